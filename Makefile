@@ -1,0 +1,43 @@
+# Every target sets up what it needs: a fresh machine with Python 3.11 and make is enough.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo check format test notebook clean
+.DEFAULT_GOAL := demo
+
+# pip, not a faster installer: where a CPU build of torch lies on disk for pip, only pip sees it.
+.venv/installed: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "textlora needs Python 3.11 or newer; set PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+setup: .venv/installed-dev          ## everything for work on the project
+
+demo: .venv/installed               ## train, evaluate and predict on the embedded sample
+	$(BIN)/textlora demo
+
+check: .venv/installed-dev          ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed-dev         ## rewrite files in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: .venv/installed-dev           ## all tests, with coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+notebook: .venv/installed-dev       ## rebuild the notebook from its paired script
+	$(BIN)/jupytext --to ipynb notebooks/model_training.py
+
+clean:                              ## what a run of the targets above leaves behind
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage .coverage.* runs models results

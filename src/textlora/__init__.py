@@ -1,0 +1,44 @@
+"""Text classifiers from pretrained encoders and LoRA adapters, under a parameter budget.
+
+Names are loaded on first use, so that `import textlora` is quick and loads no torch.
+"""
+
+import importlib
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from textlora.classifier import TextClassifier
+    from textlora.errors import DataError, ModelError, SettingsError, TextloraError
+    from textlora.predictor import Prediction, Predictor
+    from textlora.settings import Recipe, load_recipe
+
+__version__ = _version("textlora")
+__all__ = [
+    "DataError",
+    "ModelError",
+    "Prediction",
+    "Predictor",
+    "Recipe",
+    "SettingsError",
+    "TextClassifier",
+    "TextloraError",
+    "load_recipe",
+]
+_HOMES = {
+    "TextClassifier": "classifier",
+    "Predictor": "predictor",
+    "Prediction": "predictor",
+    "Recipe": "settings",
+    "load_recipe": "settings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'textlora' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"textlora.{_HOMES.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,6 @@
+"""`python -m textlora` is the command `textlora`."""
+
+from textlora.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""Which matrices get a low-rank adapter, what that costs exactly, and attaching it with PEFT.
+
+One table, `_SUFFIXES`, maps the field's terms (query, key, ...) to the names of the model families.
+Everything is read off the modules of a model, which may lie on the meta device (no weights).
+"""
+
+import re
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.utils import ModulesToSaveWrapper
+from torch import nn
+
+from textlora.errors import SettingsError
+from textlora.settings import AdapterSettings, DropoutSettings, Matrix
+
+# Module names below a layer: BERT, RoBERTa, ELECTRA; MPNet; DistilBERT; DeBERTa-v2; ModernBERT.
+_SUFFIXES: dict[Matrix, tuple[str, ...]] = {
+    "query": (
+        "attention.self.query", "attention.attn.q", "attention.q_lin",
+        "attention.self.query_proj", "attn.Wqkv",
+    ),
+    "key": (
+        "attention.self.key", "attention.attn.k", "attention.k_lin",
+        "attention.self.key_proj", "attn.Wqkv",
+    ),
+    "value": (
+        "attention.self.value", "attention.attn.v", "attention.v_lin",
+        "attention.self.value_proj", "attn.Wqkv",
+    ),
+    "output": ("attention.output.dense", "attention.attn.o", "attention.out_lin", "attn.Wo"),
+    "ffn_in": ("intermediate.dense", "ffn.lin1", "mlp.Wi"),
+    "ffn_out": ("output.dense", "ffn.lin2", "mlp.Wo"),
+}  # fmt: skip
+_LAYER = re.compile(r"^(?P<stem>.*\blayers?)\.(?P<index>\d+)\.(?P<suffix>.+)$")
+
+
+@dataclass(frozen=True)
+class PlannedMatrix:
+    """One adapted linear layer: A (rank, in_features) and B (out_features, rank)."""
+
+    name: str
+    layer: int
+    terms: tuple[str, ...]  # query, key, value where one matrix holds all three
+    in_features: int
+    out_features: int
+    rank: int
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of A and B."""
+        return self.rank * (self.in_features + self.out_features)
+
+
+@dataclass(frozen=True)
+class TrainedModule:
+    """A module that is trained whole: the head, or a layer that the checkpoint lacks."""
+
+    name: str
+    num_parameters: int
+
+
+@dataclass(frozen=True)
+class AdapterPlan:
+    """What will be trained, counted exactly.
+
+    `total` counts as PEFT does: all weights of the model, the adapter, and the trained copies of
+    whole modules (PEFT keeps the originals beside them).
+    """
+
+    matrices: tuple[PlannedMatrix, ...]
+    modules: tuple[TrainedModule, ...]
+    num_layers: int
+    total: int
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Parameters of all low-rank matrices."""
+        return sum(matrix.num_parameters for matrix in self.matrices)
+
+    @property
+    def head_parameters(self) -> int:
+        """Parameters of all modules trained whole."""
+        return sum(module.num_parameters for module in self.modules)
+
+    @property
+    def trainable(self) -> int:
+        """All trained parameters."""
+        return self.adapter_parameters + self.head_parameters
+
+    @property
+    def trainable_share(self) -> float:
+        """Trained share of `total`, 0..1."""
+        return self.trainable / self.total
+
+
+def plan_adapter(
+    model: nn.Module, new_parameters: Iterable[str], settings: AdapterSettings
+) -> AdapterPlan:
+    """Decide which modules of `model` are adapted or trained, without changing it.
+
+    `new_parameters` are those that the encoder's checkpoint lacks: they start at random, so they
+    are trained and saved whole, wherever they sit.
+
+    Raises:  SettingsError for a layer or matrix that the model does not have; it lists what exists.
+    """
+    found = _find_matrices(model, settings.rank)
+    wanted = _select(found, settings.targets)
+    modules = _find_trained_modules(model, set(new_parameters))
+    base = sum(parameter.numel() for parameter in model.parameters())
+    extra = sum(matrix.num_parameters for matrix in wanted) + sum(m.num_parameters for m in modules)
+    num_layers = len({matrix.layer for matrix in found})
+    return AdapterPlan(tuple(wanted), tuple(modules), num_layers, base + extra)
+
+
+def attach_adapter(
+    model: nn.Module, plan: AdapterPlan, settings: AdapterSettings, dropout: DropoutSettings
+) -> PeftModel:
+    """Wrap `model` in PEFT to train exactly the plan. A fresh adapter changes no output."""
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        # At 0 PEFT leaves out the dropout module that a schedule from 0 upwards needs.
+        lora_dropout=dropout.start or dropout.end,
+        bias="none",
+        target_modules=[matrix.name for matrix in plan.matrices],
+        modules_to_save=[module.name for module in plan.modules],
+    )
+    wrapped = wrap_model(model, config)
+    trainable = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
+    assert trainable == plan.trainable, f"plan says {plan.trainable}, PEFT trains {trainable}"
+    return wrapped
+
+
+def wrap_model(model: nn.Module, config: LoraConfig) -> PeftModel:
+    """PEFT's wrapper around `model`, with the adapter in the model's own number format."""
+    with warnings.catch_warnings():
+        # PEFT calls a name that transformers has renamed; nothing a user could do about it.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+        return get_peft_model(model, config, autocast_adapter_dtype=False)
+
+
+def cast_frozen(model: nn.Module, trained_modules: Iterable[str], dtype: torch.dtype) -> None:
+    """Cast the weights to `dtype`, but keep the modules trained whole (the head) in float32.
+
+    Their inputs are cast on entry. The head's logits decide labels, and bfloat16 has 8 bits: ties
+    between classes would be common.
+    """
+    model.to(dtype)
+    if dtype == torch.float32:
+        return
+    names = set(trained_modules)
+    for name, module in model.named_modules():
+        plain = name.removeprefix("base_model.model.")
+        # Under PEFT the wrapper alone: it holds the trained copy, and the name is the plan's.
+        if plain in names:
+            module.float()
+            module.register_forward_pre_hook(_cast_inputs)
+
+
+def set_dropout(model: nn.Module, probability: float, scope: str) -> None:
+    """Set the dropout of the adapters (scope "adapter") or of every dropout module ("all")."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Dropout) and (scope == "all" or ".lora_dropout." in name):
+            module.p = probability
+
+
+def merge_adapter(model: PeftModel) -> nn.Module:
+    """The plain model with W + (alpha / rank) B A in place of W; do this in float32, cast later."""
+    return model.merge_and_unload()
+
+
+def _cast_inputs(_module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
+    return tuple(
+        value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+        for value in inputs
+    )
+
+
+def _find_matrices(model: nn.Module, rank: int) -> list[PlannedMatrix]:
+    """Every linear layer that a term names, in the model's order."""
+    found = []
+    for name, module in model.named_modules():
+        match = _LAYER.match(name)
+        if match is None or not isinstance(module, nn.Linear):
+            continue
+        terms = tuple(term for term, suffixes in _SUFFIXES.items() if match["suffix"] in suffixes)
+        if terms:
+            shape = (module.in_features, module.out_features)
+            found.append(PlannedMatrix(name, int(match["index"]), terms, *shape, rank))
+    return found
+
+
+def _select(
+    found: list[PlannedMatrix], targets: dict[str, tuple[Matrix, ...]]
+) -> list[PlannedMatrix]:
+    num_layers = len({matrix.layer for matrix in found})
+    if not num_layers:
+        raise SettingsError(
+            "adapter.targets: this model's layers have names that textlora does not know; "
+            "use a BERT, RoBERTa, MPNet, DistilBERT, ELECTRA, DeBERTa-v2 or ModernBERT encoder"
+        )
+    wanted: set[tuple[int, str]] = set()
+    for selector, terms in targets.items():
+        for layer in _parse_layers(selector, num_layers, targets):
+            wanted.update((layer, part) for term in terms for part in _expand(term))
+    existing = {(matrix.layer, term) for matrix in found for term in matrix.terms}
+    missing = sorted(wanted - existing)
+    if missing:
+        layer, term = missing[0]
+        known = sorted({term for _, term in existing})
+        raise SettingsError(
+            f"adapter.targets: layer {layer} has no {term!r} matrix; it has {', '.join(known)}"
+        )
+    return [m for m in found if any((m.layer, term) in wanted for term in m.terms)]
+
+
+def _expand(term: Matrix) -> tuple[str, ...]:
+    return ("ffn_in", "ffn_out") if term == "ffn" else (term,)
+
+
+def _parse_layers(
+    selector: str, num_layers: int, targets: dict[str, tuple[Matrix, ...]]
+) -> list[int]:
+    """Layer numbers of "all", "last 4", "3", "2-5" or "0,5,10"."""
+    if selector == "all":
+        return list(range(num_layers))
+    if match := re.fullmatch(r"last (\d+)", selector):
+        layers = list(range(num_layers - int(match[1]), num_layers))
+    elif re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", selector.replace(" ", "")):
+        bounds = [part.split("-") for part in selector.replace(" ", "").split(",")]
+        layers = [layer for b in bounds for layer in range(int(b[0]), int(b[-1]) + 1)]
+    else:
+        raise SettingsError(
+            f"adapter.targets: layers {selector!r} not understood; "
+            'write "all", "last 4", "0", "2-5" or "0,5,10"'
+        )
+    outside = [layer for layer in layers if not 0 <= layer < num_layers]
+    if outside or not layers:
+        raise SettingsError(
+            f"adapter.targets: layer {outside[0] if outside else selector} does not exist; "
+            f"this model has {num_layers} layers, 0 to {num_layers - 1}"
+            f"{_suggest(targets, num_layers)}"
+        )
+    return layers
+
+
+def _suggest(targets: dict[str, tuple[Matrix, ...]], num_layers: int) -> str:
+    """The same targets at the same relative depth, as a flag to paste; empty if not numbers."""
+    if not all(selector.isdigit() for selector in targets):
+        return ""
+    deepest = max(11, *(int(selector) for selector in targets))  # 11: written for a 12-layer model
+    moved: dict[int, list[str]] = {}
+    for selector, terms in targets.items():
+        layer = int(int(selector) * (num_layers - 1) / deepest + 0.5)
+        moved.setdefault(layer, []).extend(
+            term for term in terms if term not in moved.get(layer, [])
+        )
+    body = ", ".join(
+        f"{layer} = [{', '.join(chr(34) + term + chr(34) for term in terms)}]"
+        for layer, terms in moved.items()
+    )
+    return f"; the same depths here are --set 'adapter.targets={{ {body} }}'"
+
+
+def _find_trained_modules(model: nn.Module, new_parameters: set[str]) -> list[TrainedModule]:
+    """The head and all new layers, as the largest modules that hold nothing else."""
+    # PEFT trains these whatever the checkpoint holds (task type SEQ_CLS).
+    heads = [name for name in ("classifier", "score") if hasattr(model, name)]
+    names = {n for n, _ in model.named_parameters() if n in new_parameters}
+    names |= {n for n, _ in model.named_parameters() if n.split(".")[0] in heads}
+    chosen: list[TrainedModule] = []
+    for name, module in model.named_modules():
+        own = [f"{name}.{parameter}" for parameter, _ in module.named_parameters()]
+        inside = any(name.startswith(f"{taken.name}.") for taken in chosen)
+        if name and own and not inside and names.issuperset(own):
+            chosen.append(TrainedModule(name, sum(p.numel() for p in module.parameters())))
+    return chosen
+
+
+def find_wrapped_modules(model: PeftModel) -> list[str]:
+    """Names of the modules that PEFT trains whole, as the plan names them."""
+    return [
+        name.removeprefix("base_model.model.")
+        for name, module in model.named_modules()
+        if isinstance(module, ModulesToSaveWrapper)
+    ]

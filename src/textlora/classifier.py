@@ -1,0 +1,143 @@
+"""`TextClassifier`: the commands' code path in scikit-learn's manner."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from textlora import evaluation
+from textlora.data import Examples, make_labelled_texts
+from textlora.errors import DataError
+from textlora.evaluation import Evaluation
+from textlora.pipeline import train_run
+from textlora.predictor import Predictor
+from textlora.progress import Reporter
+from textlora.settings import Recipe, load_recipe
+
+
+class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A text classifier with low-rank adapters on a pretrained encoder.
+
+        classifier = TextClassifier(settings={"training.epochs": 3}).fit(texts, labels)
+        classifier.predict(["Rates rise again"])
+
+    Parameters are those of the command line: a recipe (shipped name or TOML file), a model, and
+    single settings by their full name. `verbose` shows messages and progress on stderr.
+    """
+
+    def __init__(
+        self,
+        recipe: str = "quickstart",
+        model: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.recipe = recipe
+        self.model = model
+        self.settings = settings
+        self.verbose = verbose
+
+    def fit(self, texts: Sequence[str], labels: Sequence[Any]) -> "TextClassifier":
+        """Train on texts and their labels (names or numbers); a part is held out for validation.
+
+        Raises:  DataError, SettingsError or ModelError, as the command `train` would say it.
+        """
+        checked, given = _check_texts(texts), np.asarray(labels)
+        self.classes_ = np.unique(given)
+        names = [str(label) for label in self.classes_]
+        recipe = self._make_recipe(names)
+        data = make_labelled_texts(checked, [str(label) for label in given], recipe.data)
+        # The run lives as long as this object; `save` keeps it.
+        self._folder = tempfile.TemporaryDirectory(prefix="textlora-", ignore_cleanup_errors=True)
+        run = Path(self._folder.name)
+        report = Reporter(quiet=not self.verbose)
+        result = train_run(recipe, data, run, resume="never", report=report)
+        self.evaluation_ = result.evaluations[0]
+        self._attach(run)
+        return self
+
+    def predict(self, texts: Sequence[str]) -> npt.NDArray[Any]:
+        """The most probable label of each text. Shapes: (texts,), typed as `labels`."""
+        return self.classes_[self.predict_proba(texts).argmax(axis=1)]
+
+    def predict_proba(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Probability of each label. Shapes: returns (texts, labels), columns as in `classes_`."""
+        check_is_fitted(self, "predictor_")
+        return self.predictor_.predict_proba(_check_texts(texts)).values
+
+    def evaluate(self, texts: Sequence[str], labels: Sequence[Any]) -> Evaluation:
+        """All figures of the command `evaluate` on labelled texts.
+
+        Raises:  DataError for a label that training did not have.
+        """
+        check_is_fitted(self, "predictor_")
+        numbers = {str(label): index for index, label in enumerate(self.classes_)}
+        unknown = [label for label in labels if str(label) not in numbers]
+        if unknown:
+            known = ", ".join(numbers)
+            raise DataError(f"labels: {unknown[0]!r} is unknown to the classifier; known: {known}")
+        label_ids = np.array([numbers[str(label)] for label in labels], dtype=np.int64)
+        examples = Examples(tuple(_check_texts(texts)), label_ids)
+        return evaluation.evaluate_examples(
+            self.predictor_, examples, split="given", source="memory"
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Copy the run folder to `path`, ready for `load`, `Predictor.load` and the commands.
+
+        Raises:  DataError if something is there already.
+        """
+        check_is_fitted(self, "predictor_")
+        target = Path(path)
+        if target.exists():
+            raise DataError(f"{target}: exists already; name a new folder")
+        shutil.copytree(self.run_, target, ignore=shutil.ignore_patterns("checkpoints"))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "TextClassifier":
+        """A classifier from a run folder, trained here or by the command line.
+
+        Raises:  ModelError if the run is missing or damaged.
+        """
+        run = Path(path)
+        classifier = cls(recipe=str(run / "recipe.toml"))
+        classifier._attach(run)
+        classifier.classes_ = np.array(classifier.predictor_.labels)
+        return classifier
+
+    def _attach(self, run: Path) -> None:
+        self.run_ = run
+        self.predictor_ = Predictor.load(run)
+
+    def _make_recipe(self, labels: list[str]) -> Recipe:
+        from textlora.settings import parse_recipe
+
+        values = load_recipe(self.recipe, model__name=self.model).model_dump(mode="json")
+        for name, value in (self.settings or {}).items():
+            section, _, key = name.partition(".")
+            values.setdefault(section, {})[key] = value
+        values["data"] |= {"source": "memory", "label_names": labels}
+        return parse_recipe(values, where="settings")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        tags.input_tags.one_d_array = True
+        return tags
+
+
+def _check_texts(texts: Sequence[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise DataError("texts: one string given; give a list of texts")
+    checked = list(texts)
+    wrong = next((text for text in checked if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise DataError(f"texts: {wrong!r:.40} is not a string; give a list of texts")
+    return checked

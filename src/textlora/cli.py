@@ -1,0 +1,275 @@
+"""The command `textlora`: parse, call, print, exit code. Work is done elsewhere.
+
+Results go to stdout, messages and progress to stderr. Heavy modules are imported by the command
+that needs them, so that `--help` is quick.
+"""
+
+import json
+import os
+import sys
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from textlora.errors import TextloraError
+from textlora.progress import Reporter
+from textlora.settings import Recipe, list_recipes, load_recipe
+
+if TYPE_CHECKING:
+    from textlora.pipeline import TrainedRun
+
+app = typer.Typer(
+    name="textlora",
+    help="Text classifiers from pretrained encoders and LoRA adapters.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipeOption = Annotated[str, typer.Option(help=f"{', '.join(list_recipes())} or a TOML file.")]
+DataOption = Annotated[
+    str | None,
+    typer.Option(help="ag_news, hub:owner/name, a folder, a file, or embedded:headlines."),
+]
+ModelOption = Annotated[str | None, typer.Option(help="Hub id, folder, or embedded:minilm.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Change one setting; repeatable."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by train.")]
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; anywhere.")] = False,  # noqa: ARG001 - read by main
+) -> None:
+    if version:
+        from textlora import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the result.")] = Path("runs/demo"),
+    as_json: JsonOption = False,
+) -> None:
+    """Train, evaluate and predict on the embedded sample; under two minutes, no network."""
+    from textlora.demo import run_demo
+
+    result = run_demo(out, Reporter(quiet=as_json))
+    if as_json:
+        _print_json({"run": _summarise(result.run), "output": result.output})
+        return
+    from textlora import console
+
+    _show_trained(result.run)
+    rows = [(text, label, f"{share:.1%}") for text, label, share in result.predictions]
+    console.show_rows(("text", "label", "confidence"), rows)
+    print(f"\npredictions   {result.output}")
+    print("\nNext:")
+    print("  textlora train --recipe quickstart --data YOUR.csv --out runs/mine")
+    print(f"  textlora predict {out} --input YOUR.csv --output labelled.csv")
+    print("  textlora plan --recipe reference")
+
+
+@app.command()
+def plan(
+    recipe: RecipeOption = "reference",
+    model: ModelOption = None,
+    num_labels: Annotated[int, typer.Option(min=2, help="Number of labels.")] = 4,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what would be trained, counted exactly, without building the model."""
+    from textlora import encoder
+    from textlora.adapters import plan_adapter
+
+    resolved = _load(recipe, settings, model__name=model)
+    labels = tuple(f"label {index}" for index in range(num_labels))
+    config = encoder.read_model_config(resolved.model, labels)
+    skeleton = encoder.build_skeleton(config)
+    folder = encoder.find_local_folder(resolved.model)
+    new = encoder.find_new_parameters(skeleton, folder)
+    planned = plan_adapter(skeleton, new, resolved.adapter)
+    if as_json:
+        totals = {"trainable": planned.trainable, "trainable_share": planned.trainable_share}
+        _print_json({"model": resolved.model.name, **asdict(planned), **totals})
+        return
+    from textlora import console
+
+    console.show_plan(planned, resolved.model.name)
+
+
+@app.command()
+def train(
+    recipe: RecipeOption = "reference",
+    data: DataOption = None,
+    model: ModelOption = None,
+    out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/latest"),
+    settings: SetOption = None,
+    resume: Annotated[
+        Literal["auto", "never"], typer.Option(help="Continue a stopped run, or start over.")
+    ] = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Train a classifier, verify that it reloads, and evaluate it."""
+    from textlora.data import load_labelled_texts
+    from textlora.pipeline import train_run
+
+    resolved = _load(recipe, settings, data__source=data, model__name=model)
+    texts = load_labelled_texts(resolved.data)
+    result = train_run(resolved, texts, out, resume=resume, report=Reporter(quiet=as_json))
+    if as_json:
+        _print_json(_summarise(result))
+    else:
+        _show_trained(result)
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    data: DataOption = None,
+    split: Annotated[str, typer.Option(help="Which split of the data.")] = "test",
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a classifier on labelled texts (default: the data of its recipe)."""
+    from textlora.data import load_split
+    from textlora.evaluation import evaluate_examples
+    from textlora.predictor import Predictor
+    from textlora.rundir import RECIPE, read_manifest
+
+    read_manifest(run)
+    resolved = _load(str(run / RECIPE), settings, data__source=data)
+    predictor = Predictor.load(run)
+    examples = load_split(resolved.data, split, predictor.labels)
+    result = evaluate_examples(predictor, examples, split=split, source=resolved.data.source)
+    if as_json:
+        _print_json(result)
+        return
+    from textlora import console
+
+    console.show_evaluation(result)
+
+
+@app.command()
+def predict(
+    run: RunArgument,
+    source: Annotated[Path, typer.Option("--input", help="CSV, TSV, JSONL, Parquet or TXT.")],
+    target: Annotated[Path, typer.Option("--output", help="File to write, format by its name.")],
+    text_column: Annotated[str | None, typer.Option(help="Column that holds the text.")] = None,
+    probabilities: Annotated[bool, typer.Option(help="Add a column a label.")] = False,
+    encoding: Annotated[str, typer.Option(help="Of CSV, TSV, JSONL and TXT input.")] = "utf-8",
+    as_json: JsonOption = False,
+) -> None:
+    """Classify every text of a file."""
+    from textlora.filepredict import predict_file
+    from textlora.predictor import Predictor
+
+    report = Reporter(quiet=as_json)
+    summary = predict_file(
+        Predictor.load(run),
+        source,
+        target,
+        text_column=text_column,
+        probabilities=probabilities,
+        encoding=encoding,
+        report=report,
+    )
+    if as_json:
+        _print_json({"output": target, **asdict(summary)})
+        return
+    if summary.empty:
+        report.say(f"{source}: {summary.empty:,} rows without a text; their label is left empty")
+    if summary.truncated:
+        report.say(f"{source}: {summary.truncated:,} texts are longer than the model reads")
+    print(f"{summary.rows:,} rows  {target}")
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Show versions, device, number formats, threads and the models at hand."""
+    from textlora.doctor import examine
+
+    found = examine()
+    if as_json:
+        _print_json(found)
+        return
+    environment = found.environment
+    print(f"machine    {environment.processor}, {environment.system}")
+    print(f"device     {environment.device}, {environment.num_threads} threads")
+    print(f"training   {found.training_format}")
+    print(f"python     {environment.python}")
+    for package, version in environment.packages.items():
+        print(f"{package:<15} {version}")
+    print(f"embedded:minilm  {found.embedded_model}")
+    print(f"cached models    {', '.join(found.cached_models) or 'none'}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with 0, or with the code of the error (see `errors`)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    # A tokenizer that was used before a fork warns on stderr; we start no workers.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        code = app([word for word in words if word != "--debug"], standalone_mode=False)
+    except TextloraError as error:
+        code = _fail(f"{error}", error.exit_code, debug)
+    except typer.TyperException as error:
+        code = _fail(error.format_message(), error.exit_code, debug)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _fail("stopped", 130, debug)
+    except BrokenPipeError:
+        # The reader has gone (`| head`); the interpreter must not complain when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    print(f"textlora: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _load(recipe: str, settings: list[str] | None, **flags: str | None) -> Recipe:
+    return load_recipe(recipe, settings or (), **flags)
+
+
+def _summarise(result: "TrainedRun") -> dict[str, Any]:
+    return asdict(result)
+
+
+def _show_trained(result: "TrainedRun") -> None:
+    from textlora import console
+
+    print()
+    for evaluation in result.evaluations:
+        console.show_evaluation(evaluation)
+        print()
+    print(
+        f"trained       {result.trainable_parameters:,} of {result.total_parameters:,} parameters, "
+        f"{result.steps:,} steps (best: {result.best_step:,}), {result.seconds:.0f} s in all"
+    )
+    print(f"classifier    {result.folder}")
+    for picture in result.pictures:
+        print(f"picture       {picture}")
+
+
+def _print_json(value: Any) -> None:
+    content = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    print(json.dumps(content, default=str, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

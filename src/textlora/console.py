@@ -1,0 +1,90 @@
+"""Results as short tables for a terminal."""
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from textlora.adapters import AdapterPlan
+from textlora.evaluation import Evaluation
+from textlora.metrics import ClassScores
+
+_MAX_CONFUSIONS = 2
+
+
+def show_plan(plan: AdapterPlan, model: str) -> None:
+    """Print what would be trained, a line a matrix or module, and the totals."""
+    table = _make_table(("layer", "trained", "shape", "parameters"), right={2, 3})
+    for matrix in plan.matrices:
+        name = ".".join(matrix.name.split(".")[-3:])
+        what = f"{', '.join(matrix.terms)} ({name}, rank {matrix.rank})"
+        shape = f"{matrix.in_features:,} x {matrix.out_features:,}"
+        table.add_row(str(matrix.layer), what, shape, f"{matrix.num_parameters:,}")
+    for module in plan.modules:
+        table.add_row("", f"{module.name} (trained whole)", "", f"{module.num_parameters:,}")
+    show(table, title=f"{model}, {plan.num_layers} layers")
+    print_line(
+        f"adapter {plan.adapter_parameters:,} + head {plan.head_parameters:,} = "
+        f"{plan.trainable:,} of {plan.total:,} parameters trained ({plan.trainable_share:.4%})"
+    )
+
+
+def show_evaluation(evaluation: Evaluation) -> None:
+    """Print overall figures and the table per class."""
+    scores = evaluation.scores
+    low, high = scores.accuracy_interval.low, scores.accuracy_interval.high
+    used = " (these rows chose the checkpoint)" if evaluation.chose_checkpoint else ""
+    print_line(f"{evaluation.split}: {scores.num_texts:,} texts of {evaluation.source}{used}")
+    print_line(f"  accuracy  {scores.accuracy:.2%}  (95 % interval {low:.2%} to {high:.2%})")
+    for name, average in (("weighted", scores.weighted), ("macro", scores.macro)):
+        print_line(
+            f"  {name:<9} precision {average.precision:.2%}  recall {average.recall:.2%}  "
+            f"F1 {average.f1:.2%}"
+        )
+    if evaluation.num_truncated:
+        print_line(
+            f"  {evaluation.num_truncated:,} texts were longer than the model reads and were cut"
+        )
+    columns = ("label", "accuracy", "correct/total", "precision", "F1", "most often taken for")
+    table = _make_table(columns, right={1, 2, 3, 4})
+    for item in scores.classes:
+        figures = (f"{item.accuracy:.2%}", f"{item.correct:,}/{item.total:,}")
+        table.add_row(
+            Text(item.label), *figures, f"{item.precision:.2%}", f"{item.f1:.2%}", _confusions(item)
+        )
+    show(table)
+
+
+def show(table: Table, title: str | None = None) -> None:
+    """Print a table on stdout, no wider than it needs where that is not a terminal."""
+    if title:
+        print_line(title)
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width, highlight=False).print(table)
+
+
+def show_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of texts under column names."""
+    table = _make_table(columns, right=set())
+    for row in rows:
+        table.add_row(*map(Text, row))
+    show(table)
+
+
+def print_line(text: str) -> None:
+    """Print one line on stdout, as it is."""
+    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def _make_table(columns: Sequence[str], right: set[int]) -> Table:
+    table = Table(box=None, pad_edge=True, header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index in right else "left")
+    return table
+
+
+def _confusions(item: ClassScores) -> Text:
+    shown = item.confusions[:_MAX_CONFUSIONS]
+    return Text(", ".join(f"{confusion.label} {confusion.count:,}" for confusion in shown))

@@ -1,0 +1,234 @@
+"""Labelled texts: found, read, cleaned, matched to labels by name, split, fingerprinted.
+
+`sources` reads the rows; this module makes training data of them.
+"""
+
+import hashlib
+import html
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import StratifiedShuffleSplit
+
+from textlora.errors import DataError
+from textlora.settings import DataSettings
+from textlora.sources import RawSplit, read_splits
+
+_BARE_ENTITY = re.compile(r"(?<![&\w])(#\d{2,5}|quot|amp|lt|gt|nbsp|apos);")
+_TAG = re.compile(r"</?(?:a|b|i|u|p|br|em|strong|font|span|div|img|h[1-6]|ul|li)\b[^<>]*>", re.I)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts with their labels. Shapes: label_ids (texts,) int64, an index into the label names."""
+
+    texts: tuple[str, ...]
+    label_ids: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """All that training reads: the parts, the label names in order, and what was noticed.
+
+    `fingerprint` is a SHA-256 of labels, training and validation texts.
+    """
+
+    labels: tuple[str, ...]
+    train: Examples
+    validation: Examples
+    test: Examples | None
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+
+def clean_text(text: str, *, repair_entities: bool = False) -> str:
+    """Strip, and turn every run of white space into one space.
+
+    With `repair_entities`, entities that lost their ampersand (`#39;`, `quot;`) or were escaped
+    twice (`&lt;b&gt;`) become what they stood for, and formatting tags go.
+    """
+    if repair_entities:
+        text = html.unescape(html.unescape(_BARE_ENTITY.sub(r"&\1;", text)))
+        text = _TAG.sub(" ", text)
+    if not text.isascii():
+        # Half a surrogate pair cannot be encoded, by no tokenizer and to no file.
+        text = text.encode("utf-8", "replace").decode("utf-8")
+    return " ".join(text.split())
+
+
+def load_labelled_texts(settings: DataSettings) -> LabelledTexts:
+    """Read everything training needs.
+
+    Raises:  DataError naming the file, and the line or the label, of what cannot be used.
+    """
+    parts = read_splits(settings)
+    if "train" not in parts:
+        raise DataError(
+            f"{settings.source}: no train split; name a file train.csv (or .tsv, .jsonl, .parquet)"
+        )
+    notes: list[str] = []
+    parts = {name: _drop_empty(part, settings, notes) for name, part in parts.items()}
+    labels = _decide_labels(parts["train"], settings)
+    owner = "data.label_names" if settings.label_names else "the training split"
+    examples = {name: _number_labels(part, labels, owner) for name, part in parts.items()}
+    train = _sample(examples["train"], settings)
+    _check_counts(train, labels, parts["train"].where)
+    if "validation" in examples:
+        validation = examples["validation"]
+    else:
+        train, validation = split_examples(train, settings, labels)
+    return LabelledTexts(
+        labels=labels,
+        train=train,
+        validation=validation,
+        test=examples.get("test"),
+        fingerprint=_compute_fingerprint(labels, train, validation),
+        notes=tuple(notes),
+    )
+
+
+def make_labelled_texts(
+    texts: Sequence[str], labels: Sequence[str], settings: DataSettings
+) -> LabelledTexts:
+    """The same from texts and label names in memory.
+
+    Raises:  DataError as `load_labelled_texts`.
+    """
+    if len(texts) != len(labels):
+        raise DataError(f"texts and labels: {len(texts)} texts, {len(labels)} labels; give as many")
+    notes: list[str] = []
+    lines = list(range(len(texts)))
+    part = _drop_empty(RawSplit("texts", list(texts), list(labels), lines), settings, notes)
+    names = _decide_labels(part, settings)
+    examples = _number_labels(part, names, "data.label_names")
+    _check_counts(examples, names, part.where)
+    train, validation = split_examples(examples, settings, names)
+    fingerprint = _compute_fingerprint(names, train, validation)
+    return LabelledTexts(names, train, validation, None, fingerprint, tuple(notes))
+
+
+def load_split(settings: DataSettings, split: str, labels: tuple[str, ...]) -> Examples:
+    """Read one split for evaluation, its labels matched by name to those of a trained classifier.
+
+    A source with one split only (a file) gives that one, whatever it is called.
+
+    Raises:  DataError for a missing split, or a label that the classifier does not know.
+    """
+    parts = read_splits(settings)
+    if split in parts:
+        part = parts[split]
+    elif len(parts) == 1:
+        part = next(iter(parts.values()))
+    else:
+        raise DataError(f"{settings.source}: no {split!r} split; it has {', '.join(parts)}")
+    part = _drop_empty(part, settings, [])
+    return _number_labels(part, labels, "the classifier")
+
+
+def split_examples(
+    examples: Examples, settings: DataSettings, labels: tuple[str, ...]
+) -> tuple[Examples, Examples]:
+    """Hold out `validation_share` of the examples, seeded.
+
+    The plain split takes the same rows as `Dataset.train_test_split` of the `datasets` library.
+
+    Raises:  DataError if a part would be empty or a class is too small to be in both.
+    """
+    count = len(examples.texts)
+    num_held_out = int(np.ceil(settings.validation_share * count))
+    if num_held_out >= count or (settings.stratified and num_held_out < len(labels)):
+        raise DataError(
+            f"{settings.source}: {count} rows cannot be split with data.validation_share = "
+            f"{settings.validation_share}; add rows or change the share"
+        )
+    if settings.stratified:
+        splitter = StratifiedShuffleSplit(
+            1, test_size=num_held_out, random_state=settings.split_seed
+        )
+        kept, held_out = next(splitter.split(np.zeros(count), examples.label_ids))
+    else:
+        order = np.random.default_rng(settings.split_seed).permutation(count)
+        held_out, kept = order[:num_held_out], order[num_held_out:]
+    return _take(examples, kept), _take(examples, held_out)
+
+
+def _drop_empty(part: RawSplit, settings: DataSettings, notes: list[str]) -> RawSplit:
+    texts = [clean_text(text, repair_entities=settings.repair_entities) for text in part.texts]
+    empty = [line for line, text in zip(part.lines, texts, strict=True) if not text]
+    if len(empty) == len(texts):
+        raise DataError(f"{part.where}: all {len(texts)} texts are empty; check the text column")
+    if empty:
+        shown = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
+        notes.append(f"{part.where}: {len(empty)} empty texts left out (lines {shown})")
+    kept = [index for index, text in enumerate(texts) if text]
+    return RawSplit(
+        part.where,
+        [texts[index] for index in kept],
+        [part.labels[index] for index in kept],
+        [part.lines[index] for index in kept],
+        part.order,
+    )
+
+
+def _decide_labels(train: RawSplit, settings: DataSettings) -> tuple[str, ...]:
+    found = set(train.labels)
+    if settings.label_names:
+        return settings.label_names
+    if train.order:
+        return train.order
+    numeric = all(label.isdecimal() for label in found)
+    return tuple(sorted(found, key=int) if numeric else sorted(found))
+
+
+def _number_labels(part: RawSplit, labels: tuple[str, ...], owner: str) -> Examples:
+    """Match labels by name, never by position."""
+    numbers = {label: index for index, label in enumerate(labels)}
+    for line, label in zip(part.lines, part.labels, strict=True):
+        if label not in numbers:
+            hint = "; say what numbers mean with data.label_names" if label.isdecimal() else ""
+            raise DataError(
+                f"{part.where}:{line}: label {label!r} is unknown to {owner}; "
+                f"known: {', '.join(labels)}{hint}"
+            )
+    label_ids = np.array([numbers[label] for label in part.labels], dtype=np.int64)
+    return Examples(tuple(part.texts), label_ids)
+
+
+def _check_counts(train: Examples, labels: tuple[str, ...], where: str) -> None:
+    counts = Counter(train.label_ids.tolist())
+    present = [index for index in range(len(labels)) if counts[index]]
+    if len(present) < 2:
+        raise DataError(
+            f"{where}: one class only, {labels[present[0]]!r}; a classifier needs at least two"
+        )
+    single = [labels[index] for index in present if counts[index] == 1]
+    if single:
+        raise DataError(
+            f"{where}: label {single[0]!r} has 1 example, too few to learn from and to check; "
+            "add examples or remove the label"
+        )
+
+
+def _sample(examples: Examples, settings: DataSettings) -> Examples:
+    count = len(examples.texts)
+    if not settings.max_train_rows or settings.max_train_rows >= count:
+        return examples
+    order = np.random.default_rng(settings.split_seed).permutation(count)
+    return _take(examples, np.sort(order[: settings.max_train_rows]))
+
+
+def _take(examples: Examples, indices: npt.NDArray[np.int64]) -> Examples:
+    return Examples(tuple(examples.texts[i] for i in indices), examples.label_ids[indices])
+
+
+def _compute_fingerprint(labels: tuple[str, ...], *parts: Examples) -> str:
+    digest = hashlib.sha256("\0".join(labels).encode())
+    for part in parts:
+        digest.update(part.label_ids.astype("<i8").tobytes())
+        for text in part.texts:
+            digest.update(text.encode("utf-8") + b"\0")
+    return digest.hexdigest()

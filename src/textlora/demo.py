@@ -1,0 +1,48 @@
+"""The quick start: train, evaluate and predict on what the package brings, without a network."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from textlora.data import load_labelled_texts
+from textlora.filepredict import predict_file
+from textlora.pipeline import TrainedRun, train_run
+from textlora.predictor import Predictor
+from textlora.progress import Reporter
+from textlora.settings import load_recipe
+from textlora.tables import read_rows
+
+EXAMPLES = (
+    "Parliament dissolved as coalition talks collapse in the capital",
+    "Striker's late goal sends the visitors through to the cup final",
+    "Airline shares fall after fuel costs push it to a quarterly loss",
+    "Probe sends back first pictures of the icy moon's surface",
+    "Search engine starts a free e-mail service with a gigabyte of space",
+    "Central bank holds interest rates as inflation slows",
+)
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo made: the run, and the predictions file with its rows (text, label, share)."""
+
+    run: TrainedRun
+    output: Path
+    predictions: tuple[tuple[str, str, float], ...]
+
+
+def run_demo(folder: Path, report: Reporter) -> DemoResult:
+    """Train the quickstart recipe into `folder` and classify a small file."""
+    recipe = load_recipe("quickstart")
+    texts = load_labelled_texts(recipe.data)
+    trained = train_run(recipe, texts, folder, resume="never", report=report)
+    source, output = folder / "example_input.csv", folder / "example_output.csv"
+    with source.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([["text"], *([text] for text in EXAMPLES)])
+    predict_file(Predictor.load(folder), source, output)
+    rows = [row.values for row in read_rows(output)]
+    predictions = tuple(
+        (text, row["LabelText"], float(row["Confidence"]))
+        for text, row in zip(EXAMPLES, rows, strict=True)
+    )
+    return DemoResult(trained, output, predictions)

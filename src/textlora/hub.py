@@ -1,0 +1,39 @@
+"""Whether the Hugging Face Hub answers, found out in seconds, not after minutes of retries."""
+
+import os
+import threading
+import urllib.error
+import urllib.request
+
+import huggingface_hub.constants as hub_constants
+
+_TIMEOUT_S = 5.0
+
+
+def is_hub_reachable() -> bool:
+    """Ask the Hub once and wait at most five seconds; False also when HF_HUB_OFFLINE is set."""
+    if hub_constants.HF_HUB_OFFLINE:
+        return False
+    answers: list[bool] = []
+    # A thread, because a name look-up has no time limit of its own.
+    thread = threading.Thread(target=lambda: answers.append(_ask()), daemon=True)
+    thread.start()
+    thread.join(_TIMEOUT_S)
+    return bool(answers and answers[0])
+
+
+def go_offline() -> None:
+    """Make the Hugging Face libraries use their caches only, for the rest of this process."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    hub_constants.HF_HUB_OFFLINE = True
+
+
+def _ask() -> bool:
+    request = urllib.request.Request(hub_constants.ENDPOINT, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S):
+            return True
+    except urllib.error.HTTPError:
+        return True  # it answered
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,122 @@
+"""From a recipe to a finished, verified and evaluated run folder: what `train` and the API do."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from textlora import evaluation, plots, rundir, training
+from textlora.batching import tokenize
+from textlora.data import LabelledTexts
+from textlora.errors import ModelError
+from textlora.evaluation import Evaluation
+from textlora.files import MANIFEST
+from textlora.predictor import Predictor, compute_logits
+from textlora.progress import Reporter
+from textlora.rundir import FORMAT_VERSION, Manifest
+from textlora.settings import Recipe
+from textlora.training import Learner, Resume
+from textlora.verify import verify_run
+
+_NUM_PROBES = 64  # texts whose logits are compared after saving
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run. `evaluations` holds validation and, where the data has one, test."""
+
+    folder: Path
+    evaluations: tuple[Evaluation, ...]
+    pictures: tuple[Path, ...]
+    steps: int
+    best_step: int
+    trainable_parameters: int
+    total_parameters: int
+    seconds: float
+    reload_difference: float  # largest difference of a logit after saving and loading
+
+
+def train_run(
+    recipe: Recipe, texts: LabelledTexts, run: Path, *, resume: Resume, report: Reporter
+) -> TrainedRun:
+    """Train, save, verify in a fresh process, evaluate, draw.
+
+    Raises:  TextloraError or one of its kinds; the run then has no manifest, or its old one.
+    """
+    start = time.perf_counter()
+    for note in texts.notes:
+        report.say(note)
+    learner = training.prepare_learner(recipe, texts)
+    _say_plan(learner, report)
+    state = training.train_steps(learner, run, texts.fingerprint, resume, report)
+    _save(learner, run, texts.fingerprint)
+    report.say("saved; loading it again in a fresh process to compare its answers")
+    difference = _verify(learner, run, texts)
+    evaluations, pictures = evaluate_run(run, recipe, texts)
+    return TrainedRun(
+        folder=run,
+        evaluations=tuple(evaluations),
+        pictures=tuple(pictures),
+        steps=state.step,
+        best_step=state.best_step,
+        trainable_parameters=learner.plan.trainable,
+        total_parameters=learner.plan.total,
+        seconds=time.perf_counter() - start,
+        reload_difference=difference,
+    )
+
+
+def evaluate_run(
+    run: Path, recipe: Recipe, texts: LabelledTexts
+) -> tuple[list[Evaluation], list[Path]]:
+    """Evaluate a saved run on validation and test, store the figures, draw the last of them."""
+    predictor = Predictor.load(run)
+    source = recipe.data.source
+    parts = {"validation": texts.validation, "test": texts.test}
+    results = [
+        evaluation.evaluate_examples(predictor, part, split=name, source=source)
+        for name, part in parts.items()
+        if part is not None
+    ]
+    evaluation.write_evaluations(run, results)
+    return results, plots.save_pictures(run, results[-1], training.read_history(run))
+
+
+def _save(learner: Learner, run: Path, fingerprint: str) -> None:
+    # Without its manifest an older classifier is no longer complete; it must not seem to be.
+    (run / MANIFEST).unlink(missing_ok=True)
+    rundir.save_adapter(run, learner.model, learner.tokenizer, learner.labels, learner.files)
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        textlora_version=rundir.VERSION,
+        base=rundir.describe_base(learner.files),
+        data_fingerprint=fingerprint,
+        max_length=learner.max_length,
+        trainable_parameters=learner.plan.trainable,
+        total_parameters=learner.plan.total,
+        files={},
+    )
+    rundir.save_manifest(run, learner.recipe, learner.labels, manifest)
+
+
+def _verify(learner: Learner, run: Path, texts: LabelledTexts) -> float:
+    probes = texts.validation.texts[:_NUM_PROBES]
+    tokens = tokenize(learner.tokenizer, probes, learner.max_length)
+    pad_id = learner.tokenizer.pad_token_id
+    expected = compute_logits(learner.model, tokens, pad_id, learner.device)
+    try:
+        return verify_run(run, probes, expected)
+    except ModelError:
+        (run / MANIFEST).unlink(missing_ok=True)  # what is not verified is not finished
+        raise
+
+
+def _say_plan(learner: Learner, report: Reporter) -> None:
+    plan, train, validation = learner.plan, learner.train, learner.validation
+    report.say(
+        f"{len(train):,} training and {len(validation):,} validation texts, "
+        f"{len(learner.labels)} labels; {plan.trainable:,} of {plan.total:,} parameters trained "
+        f"({plan.trainable_share:.4%})"
+    )
+    cut = int(train.truncated.sum() + validation.truncated.sum())
+    if cut:
+        report.say(f"{cut:,} texts are longer than {learner.max_length} tokens and were cut")

@@ -1,0 +1,128 @@
+"""Texts in, probabilities out: the one path that evaluation, files and the API use.
+
+The adapter is merged in float32, then the weights are cast to the fastest format of the hardware.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from textlora.adapters import cast_frozen, find_wrapped_modules, merge_adapter
+from textlora.batching import TokenizedTexts, make_batch, split_by_tokens, tokenize
+from textlora.data import clean_text
+from textlora.rundir import LoadedRun, load_run
+from textlora.runtime import pick_device, pick_dtype
+from textlora.settings import Recipe
+
+# Tokens of a batch after padding. Enough to fill a CPU's matrix units, little for its caches.
+MAX_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one text; `confidence` is the probability of `label`, 0..1.
+
+    `truncated` says that the text was longer than the model reads.
+    """
+
+    label: str
+    label_id: int
+    confidence: float
+    probabilities: dict[str, float]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """The answers for many texts. Shapes: values (texts, labels) float32; truncated (texts,)."""
+
+    values: npt.NDArray[np.float32]
+    truncated: npt.NDArray[np.bool_]
+
+
+class Predictor:
+    """A trained classifier, ready to answer.
+
+    Texts are cleaned as in training. The order and grouping of texts does not change an answer.
+    """
+
+    def __init__(self, run: LoadedRun) -> None:
+        self.recipe: Recipe = run.recipe
+        self.labels = run.labels
+        self._tokenizer = run.tokenizer
+        self._max_length = run.manifest.max_length
+        self._device = pick_device()
+        heads = find_wrapped_modules(run.model)
+        self._model = merge_adapter(run.model)
+        cast_frozen(self._model, heads, pick_dtype(run.recipe.training.precision, self._device))
+        self._model.to(self._device).eval()
+
+    @classmethod
+    def load(cls, run: str | Path) -> "Predictor":
+        """Load the classifier of a run folder.
+
+        Raises:  ModelError if the run, or the encoder it needs, is missing or damaged.
+        """
+        return cls(load_run(Path(run)))
+
+    def predict_proba(self, texts: Sequence[str]) -> Probabilities:
+        """Probability of each label for each text, in the order of `labels`."""
+        repair = self.recipe.data.repair_entities
+        cleaned = [clean_text(text, repair_entities=repair) for text in texts]
+        tokens = tokenize(self._tokenizer, cleaned, self._max_length)
+        logits = compute_logits(self._model, tokens, self._tokenizer.pad_token_id, self._device)
+        return Probabilities(compute_softmax(logits, len(self.labels)), tokens.truncated)
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        """The most probable label of each text, with all probabilities."""
+        found = self.predict_proba(texts)
+        predictions = []
+        for values, truncated in zip(found.values, found.truncated, strict=True):
+            best = int(values.argmax())
+            probabilities = dict(zip(self.labels, map(float, values), strict=True))
+            label = self.labels[best]
+            predictions.append(
+                Prediction(label, best, probabilities[label], probabilities, bool(truncated))
+            )
+        return predictions
+
+
+def compute_logits(
+    model: nn.Module, tokens: TokenizedTexts, pad_id: int, device: torch.device
+) -> npt.NDArray[np.float32]:
+    """Run a model in evaluation mode over tokenized texts, in batches of similar length.
+
+    Shapes:  returns (texts, labels) float32, in the order of `tokens`.
+    """
+    model.eval()
+    lengths = tokens.lengths
+    results: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
+    with torch.inference_mode():
+        for group in split_by_tokens(lengths, np.arange(len(tokens)), MAX_TOKENS):
+            batch = make_batch(tokens, group, pad_id).to(device)
+            results.append((group, forward(model, batch).float().cpu().numpy()))
+    if not results:
+        return np.zeros((0, 0), np.float32)
+    logits = np.empty((len(tokens), results[0][1].shape[1]), np.float32)
+    for group, values in results:
+        logits[group] = values
+    return logits
+
+
+def forward(model: nn.Module, batch: Any) -> torch.Tensor:
+    """Logits (texts, labels) of one batch, in the model's number format."""
+    return model(input_ids=batch.token_ids, attention_mask=batch.attention_mask).logits
+
+
+def compute_softmax(logits: npt.NDArray[np.float32], num_labels: int) -> npt.NDArray[np.float32]:
+    """Probabilities from logits, along the last axis. Shapes: (texts, labels) both."""
+    if not len(logits):
+        return np.zeros((0, num_labels), np.float32)
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)

@@ -1,0 +1,61 @@
+"""What a long command shows while it works: messages on stderr, a bar on a terminal."""
+
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Reporter:
+    """Messages and one progress bar, both on stderr; silent when `quiet`."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, message: str) -> None:
+        """Show one line; above the bar if there is one."""
+        if not self._quiet:
+            self._console.print(message, markup=False)
+
+    def track(self, what: str, total: int | None, done: int = 0) -> "Tracker":
+        """A bar with the time that remains; use as a context manager."""
+        visible = not self._quiet and sys.stderr.isatty()
+        return Tracker(self._console if visible else None, what, total, done)
+
+
+class Tracker:
+    """One bar; does nothing where there is no terminal."""
+
+    def __init__(self, console: Console | None, what: str, total: int | None, done: int) -> None:
+        self._bar = None
+        if console is not None:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(compact=True),
+            )
+            self._bar = Progress(*columns, console=console, transient=True)
+            self._task = self._bar.add_task(what, total=total, completed=done, note="")
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count work as done; `note` stands beside the bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, advance=count, note=note)
+
+    def __enter__(self) -> "Tracker":
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,251 @@
+"""Where labelled texts come from: the Hub, a folder, a file or the package, read as raw splits.
+
+A source is `ag_news` or `hub:owner/name[@revision]` (through the `datasets` library), a folder with
+one file a split (`train.csv`, `data/train-00000.parquet`, ...), one file, or `embedded:headlines`.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from textlora.errors import DataError
+from textlora.hub import go_offline, is_hub_reachable
+from textlora.settings import DataSettings
+from textlora.tables import SUFFIXES, find_format, read_rows
+
+HUB_ALIASES = {"ag_news": "fancyzhx/ag_news"}
+_SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+_TEXT_NAMES = ("text", "sentence", "content", "review", "headline", "message", "document")
+_TITLE_AND_BODY = (("title", "description"), ("title", "text"), ("title", "body"))
+_LABEL_NAMES = ("label", "labels", "category", "class", "target", "topic", "intent", "sentiment")
+
+
+@dataclass(frozen=True)
+class RawSplit:
+    """One split as read: texts, label names, and the line (Parquet, Hub: row) of each, from 1.
+
+    `order` lists the label names in their order where the data itself says it.
+    """
+
+    where: str
+    texts: list[str]
+    labels: list[str]
+    lines: list[int]
+    order: tuple[str, ...] = ()
+
+
+def read_splits(settings: DataSettings) -> dict[str, RawSplit]:
+    """All splits of the source, under the names train, validation and test.
+
+    Raises:  DataError naming what is missing or cannot be read.
+    """
+    source = settings.source
+    if source.startswith("embedded:"):
+        folder = Path(str(resources.files("textlora") / "embedded" / source.partition(":")[2]))
+        if not folder.is_dir():
+            raise DataError(
+                f"data.source: no embedded sample {source!r}; there is embedded:headlines"
+            )
+        return _read_folder(folder, settings)
+    if source in HUB_ALIASES or source.startswith("hub:"):
+        return _read_hub(HUB_ALIASES.get(source, source.removeprefix("hub:")), settings)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _read_folder(path, settings)
+    if not path.exists() and path.suffix.lower() not in (*SUFFIXES, ".gz"):
+        raise DataError(
+            f"data.source: {source!r} is no file or folder; give a path, "
+            "hub:owner/name, ag_news or embedded:headlines"
+        )
+    return {"train": _read_file(path, settings)}
+
+
+def _read_hub(name: str, settings: DataSettings) -> dict[str, RawSplit]:
+    repository, _, revision = name.partition("@")
+    if not is_hub_reachable():
+        go_offline()  # before the import: `datasets` reads the switch once
+    datasets = _import_datasets()
+    try:
+        loaded = datasets.load_dataset(repository, revision=revision or None)
+    except Exception as error:  # the library raises many kinds; each means "not to be had"
+        reason = str(error).splitlines()[0][:200]
+        raise DataError(
+            f"hub:{repository}: cannot be loaded from the Hugging Face Hub ({reason}); check name "
+            "and network, or give a folder or file with --data (embedded:headlines needs neither)"
+        ) from None
+    return _convert_dataset(loaded, f"hub:{repository}", settings)
+
+
+def _import_datasets() -> Any:
+    import datasets  # a second of import, and for Parquet folders and the Hub only
+
+    datasets.disable_progress_bars()
+    return datasets
+
+
+def _convert_dataset(loaded: Any, where: str, settings: DataSettings) -> dict[str, RawSplit]:
+    parts = {}
+    for key, dataset in loaded.items():
+        name = _find_split_name(key)
+        if name is None:
+            continue
+        text_columns, label_column = _find_columns(dataset.column_names, f"{where} {key}", settings)
+        names = getattr(dataset.features[label_column], "names", None) or settings.label_names
+        rows = (dataset[column] for column in (*text_columns, label_column))
+        *texts, labels = (list(column) for column in rows)
+        joined = ["\n".join(str(value or "") for value in row) for row in zip(*texts, strict=True)]
+        parts[name] = _make_part(
+            f"{where} {key}", joined, labels, range(1, len(labels) + 1), tuple(names)
+        )
+    return parts
+
+
+def _read_folder(folder: Path, settings: DataSettings) -> dict[str, RawSplit]:
+    files: dict[str, list[Path]] = {}
+    for path in sorted([*folder.iterdir(), *(folder / "data").glob("*")]):
+        name = _find_split_name(path.name)
+        if name is not None and path.suffix.lower() in (*SUFFIXES, ".gz") and path.is_file():
+            files.setdefault(name, []).append(path)
+    if not files:
+        raise DataError(
+            f"{folder}: no split files; name them train.csv, validation.csv, test.csv "
+            "(or .tsv, .jsonl, .parquet), also in a folder data/"
+        )
+    if all(find_format(path) == "parquet" for paths in files.values() for path in paths):
+        return _read_parquet_files(folder, files, settings)
+    return {
+        name: _join([_read_file(path, settings) for path in paths]) for name, paths in files.items()
+    }
+
+
+def _read_parquet_files(
+    folder: Path, files: dict[str, list[Path]], settings: DataSettings
+) -> dict[str, RawSplit]:
+    """The layout of a Hub data set: read by its library, which knows the label names in it."""
+    datasets = _import_datasets()
+    parts = {}
+    for name, paths in files.items():
+        try:
+            tables = [
+                datasets.Dataset.from_parquet(str(path), keep_in_memory=True) for path in paths
+            ]
+            dataset = datasets.concatenate_datasets(tables)
+        except Exception as error:
+            reason = str(error).splitlines()[0][:200]
+            raise DataError(
+                f"{folder}: {name} files cannot be read as Parquet ({reason})"
+            ) from None
+        parts.update(_convert_dataset({name: dataset}, str(folder), settings))
+    return parts
+
+
+def _read_file(path: Path, settings: DataSettings) -> RawSplit:
+    if find_format(path) == "txt":
+        raise DataError(f"{path}: a text file has no labels; give CSV, TSV, JSONL or Parquet")
+    texts: list[str] = []
+    labels: list[Any] = []
+    lines: list[int] = []
+    columns: tuple[tuple[str, ...], str] | None = None
+    for row in read_rows(path, settings.encoding):
+        columns = columns or _find_columns(list(row.values), str(path), settings)
+        text_columns, label_column = columns
+        texts.append("\n".join(str(row.values.get(column) or "") for column in text_columns))
+        labels.append(row.values.get(label_column))
+        lines.append(row.line)
+    if not texts:
+        raise DataError(f"{path}: has no rows; give a file with a header and labelled texts")
+    return _make_part(str(path), texts, labels, lines, settings.label_names)
+
+
+def _make_part(
+    where: str, texts: list[str], labels: list[Any], lines: Iterable[int], names: tuple[str, ...]
+) -> RawSplit:
+    """`names` are those of integer labels; labels that are names already stay what they are."""
+    numbers = list(lines)
+    converted = []
+    for line, label in zip(numbers, labels, strict=True):
+        name = _name_label(label, names)
+        if not name:
+            raise DataError(f"{where}:{line}: no label, got {label!r}; label this row or remove it")
+        converted.append(name)
+    return RawSplit(where, texts, converted, numbers, names)
+
+
+def _name_label(label: Any, names: tuple[str, ...]) -> str:
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)  # a column of whole numbers that has gaps is read as floats
+    text = "" if label is None or isinstance(label, list | dict) else str(label).strip()
+    if text in names or not text.lstrip("-").isdecimal() or not names:
+        return text
+    return names[int(text)] if 0 <= int(text) < len(names) else ""
+
+
+def _join(parts: list[RawSplit]) -> RawSplit:
+    if len(parts) == 1:
+        return parts[0]
+    return RawSplit(
+        parts[0].where,
+        [text for part in parts for text in part.texts],
+        [label for part in parts for label in part.labels],
+        [line for part in parts for line in part.lines],
+        parts[0].order,
+    )
+
+
+def _find_split_name(name: str) -> str | None:
+    word = re.split(r"[^a-z]", name.lower())[0]
+    return next((split for split, words in _SPLIT_NAMES.items() if word in words), None)
+
+
+def _find_columns(
+    columns: list[str], where: str, settings: DataSettings
+) -> tuple[tuple[str, ...], str]:
+    known = {column.lower(): column for column in columns}
+    return find_text_columns(columns, where, settings.text_columns), _find_label(
+        known, where, settings
+    )
+
+
+def find_text_columns(
+    columns: list[str], where: str, wanted: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The columns that hold the text: those named, else found by their usual names.
+
+    Raises:  DataError listing the columns that exist.
+    """
+    missing = [column for column in wanted if column not in columns]
+    if missing:
+        raise DataError(f"{where}: no column {missing[0]!r}; it has {', '.join(columns)}")
+    if wanted:
+        return tuple(wanted)
+    known = {column.lower(): column for column in columns}
+    for names in (*_TITLE_AND_BODY, *((name,) for name in _TEXT_NAMES)):
+        if all(name in known for name in names):
+            return tuple(known[name] for name in names)
+    raise DataError(
+        f"{where}: no text column; it has {', '.join(map(repr, columns))}; name one "
+        "(train: --set 'data.text_columns=[\"...\"]', predict: --text-column)"
+    )
+
+
+def _find_label(known: dict[str, str], where: str, settings: DataSettings) -> str:
+    if settings.label_column:
+        if settings.label_column in known.values():
+            return settings.label_column
+        raise DataError(
+            f"{where}: no column {settings.label_column!r}; it has {', '.join(known.values())}"
+        )
+    for name in _LABEL_NAMES:
+        if name in known:
+            return known[name]
+    raise DataError(
+        f"{where}: no label column; it has {', '.join(map(repr, known.values()))}; "
+        "name one with --set data.label_column=..."
+    )
