@@ -150,16 +150,18 @@ def cast_frozen(model: nn.Module, trained_modules: Iterable[str], dtype: torch.d
     Their inputs are cast on entry. The head's logits decide labels, and bfloat16 has 8 bits: ties
     between classes would be common.
     """
-    model.to(dtype)
     if dtype == torch.float32:
         return
+    kept: set[int] = set()
     names = set(trained_modules)
     for name, module in model.named_modules():
-        plain = name.removeprefix("base_model.model.")
-        # Under PEFT the wrapper alone: it holds the trained copy, and the name is the plan's.
-        if plain in names:
-            module.float()
+        # Under PEFT the name is that of the wrapper, which holds the trained copy.
+        if name.removeprefix("base_model.model.") in names:
+            kept.update(id(tensor) for tensor in module.parameters())
             module.register_forward_pre_hook(_cast_inputs)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if id(tensor) not in kept and tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
 
 
 def set_dropout(model: nn.Module, probability: float, scope: str) -> None:
@@ -269,8 +271,9 @@ def _suggest(targets: dict[str, tuple[Matrix, ...]], num_layers: int) -> str:
 
 def _find_trained_modules(model: nn.Module, new_parameters: set[str]) -> list[TrainedModule]:
     """The head and all new layers, as the largest modules that hold nothing else."""
-    # PEFT trains these whatever the checkpoint holds (task type SEQ_CLS).
-    heads = [name for name in ("classifier", "score") if hasattr(model, name)]
+    # PEFT trains these whatever the checkpoint holds (task type SEQ_CLS), and it compares the ends
+    # of names: DistilBERT's pre_classifier is one of them.
+    heads = [name for name, _ in model.named_children() if name.endswith(("classifier", "score"))]
     names = {n for n, _ in model.named_parameters() if n in new_parameters}
     names |= {n for n, _ in model.named_parameters() if n.split(".")[0] in heads}
     chosen: list[TrainedModule] = []

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from textlora.errors import TextloraError
+from textlora.errors import SettingsError, TextloraError
 from textlora.progress import Reporter
 from textlora.settings import Recipe, list_recipes, load_recipe
 
 if TYPE_CHECKING:
     from textlora.pipeline import TrainedRun
+    from textlora.predictor import Predictor
 
 app = typer.Typer(
     name="textlora",
@@ -116,15 +117,20 @@ def train(
     resume: Annotated[
         Literal["auto", "never"], typer.Option(help="Continue a stopped run, or start over.")
     ] = "auto",
+    pictures: Annotated[
+        Path | None, typer.Option(help="Also copy the pictures to this folder.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a classifier, verify that it reloads, and evaluate it."""
     from textlora.data import load_labelled_texts
-    from textlora.pipeline import train_run
+    from textlora.pipeline import copy_pictures, train_run
 
     resolved = _load(recipe, settings, data__source=data, model__name=model)
     texts = load_labelled_texts(resolved.data)
     result = train_run(resolved, texts, out, resume=resume, report=Reporter(quiet=as_json))
+    if pictures is not None:
+        copy_pictures(result.pictures, pictures)
     if as_json:
         _print_json(_summarise(result))
     else:
@@ -136,6 +142,9 @@ def evaluate(
     run: RunArgument,
     data: DataOption = None,
     split: Annotated[str, typer.Option(help="Which split of the data.")] = "test",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for evaluation.json and the pictures.")
+    ] = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -150,6 +159,10 @@ def evaluate(
     predictor = Predictor.load(run)
     examples = load_split(resolved.data, split, predictor.labels)
     result = evaluate_examples(predictor, examples, split=split, source=resolved.data.source)
+    if out is not None:
+        from textlora.pipeline import save_evaluations
+
+        save_evaluations(out, [result], history=[])
     if as_json:
         _print_json(result)
         return
@@ -161,17 +174,26 @@ def evaluate(
 @app.command()
 def predict(
     run: RunArgument,
-    source: Annotated[Path, typer.Option("--input", help="CSV, TSV, JSONL, Parquet or TXT.")],
-    target: Annotated[Path, typer.Option("--output", help="File to write, format by its name.")],
+    source: Annotated[
+        Path | None, typer.Option("--input", help="CSV, TSV, JSONL, Parquet or TXT.")
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option("--output", help="File to write, format by its name.")
+    ] = None,
     text_column: Annotated[str | None, typer.Option(help="Column that holds the text.")] = None,
     probabilities: Annotated[bool, typer.Option(help="Add a column a label.")] = False,
     encoding: Annotated[str, typer.Option(help="Of CSV, TSV, JSONL and TXT input.")] = "utf-8",
     as_json: JsonOption = False,
 ) -> None:
-    """Classify every text of a file."""
+    """Classify every text of a file; without --input, a few example texts."""
     from textlora.filepredict import predict_file
     from textlora.predictor import Predictor
 
+    if source is None:
+        _show_examples(Predictor.load(run), as_json)
+        return
+    if target is None:
+        raise SettingsError(f"--output: missing for --input {source}; name the file to write")
     report = Reporter(quiet=as_json)
     summary = predict_file(
         Predictor.load(run),
@@ -210,6 +232,19 @@ def doctor(as_json: JsonOption = False) -> None:
         print(f"{package:<15} {version}")
     print(f"embedded:minilm  {found.embedded_model}")
     print(f"cached models    {', '.join(found.cached_models) or 'none'}")
+
+
+def _show_examples(predictor: "Predictor", as_json: bool) -> None:
+    from textlora import console
+    from textlora.demo import EXAMPLES
+
+    found = predictor.predict(EXAMPLES)
+    if as_json:
+        pairs = zip(EXAMPLES, found, strict=True)
+        _print_json([{"text": text, **asdict(prediction)} for text, prediction in pairs])
+        return
+    rows = [(t, p.label, f"{p.confidence:.1%}") for t, p in zip(EXAMPLES, found, strict=True)]
+    console.show_rows(("text", "label", "confidence"), rows)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -102,9 +102,11 @@ def make_labelled_texts(
         raise DataError(f"texts and labels: {len(texts)} texts, {len(labels)} labels; give as many")
     notes: list[str] = []
     lines = list(range(len(texts)))
-    part = _drop_empty(RawSplit("texts", list(texts), list(labels), lines), settings, notes)
+    files = ["texts"] * len(texts)
+    raw = RawSplit("texts", list(texts), list(labels), files, lines)
+    part = _drop_empty(raw, settings, notes)
     names = _decide_labels(part, settings)
-    examples = _number_labels(part, names, "data.label_names")
+    examples = _sample(_number_labels(part, names, "data.label_names"), settings)
     _check_counts(examples, names, part.where)
     train, validation = split_examples(examples, settings, names)
     fingerprint = _compute_fingerprint(names, train, validation)
@@ -140,7 +142,8 @@ def split_examples(
     """
     count = len(examples.texts)
     num_held_out = int(np.ceil(settings.validation_share * count))
-    if num_held_out >= count or (settings.stratified and num_held_out < len(labels)):
+    smaller = min(num_held_out, count - num_held_out)
+    if smaller < (len(labels) if settings.stratified else 1):
         raise DataError(
             f"{settings.source}: {count} rows cannot be split with data.validation_share = "
             f"{settings.validation_share}; add rows or change the share"
@@ -158,17 +161,19 @@ def split_examples(
 
 def _drop_empty(part: RawSplit, settings: DataSettings, notes: list[str]) -> RawSplit:
     texts = [clean_text(text, repair_entities=settings.repair_entities) for text in part.texts]
-    empty = [line for line, text in zip(part.lines, texts, strict=True) if not text]
+    places = zip(part.files, part.lines, texts, strict=True)
+    empty = [f"{file}:{line}" for file, line, text in places if not text]
     if len(empty) == len(texts):
         raise DataError(f"{part.where}: all {len(texts)} texts are empty; check the text column")
     if empty:
-        shown = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
-        notes.append(f"{part.where}: {len(empty)} empty texts left out (lines {shown})")
+        shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+        notes.append(f"{len(empty)} empty texts left out: {shown}")
     kept = [index for index, text in enumerate(texts) if text]
     return RawSplit(
         part.where,
         [texts[index] for index in kept],
         [part.labels[index] for index in kept],
+        [part.files[index] for index in kept],
         [part.lines[index] for index in kept],
         part.order,
     )
@@ -187,11 +192,11 @@ def _decide_labels(train: RawSplit, settings: DataSettings) -> tuple[str, ...]:
 def _number_labels(part: RawSplit, labels: tuple[str, ...], owner: str) -> Examples:
     """Match labels by name, never by position."""
     numbers = {label: index for index, label in enumerate(labels)}
-    for line, label in zip(part.lines, part.labels, strict=True):
+    for file, line, label in zip(part.files, part.lines, part.labels, strict=True):
         if label not in numbers:
             hint = "; say what numbers mean with data.label_names" if label.isdecimal() else ""
             raise DataError(
-                f"{part.where}:{line}: label {label!r} is unknown to {owner}; "
+                f"{file}:{line}: label {label!r} is unknown to {owner}; "
                 f"known: {', '.join(labels)}{hint}"
             )
     label_ids = np.array([numbers[label] for label in part.labels], dtype=np.int64)

@@ -1,5 +1,6 @@
 """From a recipe to a finished, verified and evaluated run folder: what `train` and the API do."""
 
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,14 +8,14 @@ from pathlib import Path
 from textlora import evaluation, plots, rundir, training
 from textlora.batching import tokenize
 from textlora.data import LabelledTexts
-from textlora.errors import ModelError
+from textlora.errors import ModelError, TextloraError
 from textlora.evaluation import Evaluation
 from textlora.files import MANIFEST
 from textlora.predictor import Predictor, compute_logits
 from textlora.progress import Reporter
 from textlora.rundir import FORMAT_VERSION, Manifest
 from textlora.settings import Recipe
-from textlora.training import Learner, Resume
+from textlora.training import Learner, Resume, StepRecord
 from textlora.verify import verify_run
 
 _NUM_PROBES = 64  # texts whose logits are compared after saving
@@ -77,14 +78,46 @@ def evaluate_run(
         for name, part in parts.items()
         if part is not None
     ]
-    evaluation.write_evaluations(run, results)
-    return results, plots.save_pictures(run, results[-1], training.read_history(run))
+    return results, save_evaluations(run, results, training.read_history(run))
+
+
+def save_evaluations(
+    folder: Path, evaluations: list[Evaluation], history: list[StepRecord]
+) -> list[Path]:
+    """Write the figures into `folder` and draw the last evaluation; returns the pictures.
+
+    Raises:  TextloraError if the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        evaluation.write_evaluations(folder, evaluations)
+        return plots.save_pictures(folder, evaluations[-1], history)
+    except OSError as error:
+        reason = error.strerror or error
+        raise TextloraError(f"{folder}: cannot be written ({reason}); name another") from None
+
+
+def copy_pictures(pictures: tuple[Path, ...], folder: Path) -> None:
+    """Copy pictures to another folder.
+
+    Raises:  TextloraError if it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for picture in pictures:
+            shutil.copyfile(picture, folder / picture.name)
+    except OSError as error:
+        reason = error.strerror or error
+        raise TextloraError(f"{folder}: cannot be written ({reason}); name another") from None
 
 
 def _save(learner: Learner, run: Path, fingerprint: str) -> None:
     # Without its manifest an older classifier is no longer complete; it must not seem to be.
     (run / MANIFEST).unlink(missing_ok=True)
-    rundir.save_adapter(run, learner.model, learner.tokenizer, learner.labels, learner.files)
+    weights = learner.weights.read()
+    rundir.save_adapter(
+        run, learner.model, weights, learner.tokenizer, learner.labels, learner.files
+    )
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         textlora_version=rundir.VERSION,

@@ -19,6 +19,7 @@ from typing import Any
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from textlora import encoder
 from textlora.adapters import find_wrapped_modules, wrap_model
@@ -78,14 +79,24 @@ class LoadedRun:
 
 
 def save_adapter(
-    run: Path, model: PeftModel, tokenizer: Any, labels: tuple[str, ...], files: EncoderFiles
+    run: Path,
+    model: PeftModel,
+    weights: dict[str, Tensor],
+    tokenizer: Any,
+    labels: tuple[str, ...],
+    files: EncoderFiles,
 ) -> None:
-    """Write RUN/adapter in PEFT's format, whole or not at all; weights in float32."""
+    """Write RUN/adapter in PEFT's format, whole or not at all.
+
+    `weights` are the trained parameters of `model` by name, in float32.
+    """
     staged = run / f".{ADAPTER}.partial"
     staged.mkdir(parents=True, exist_ok=True)
     # False: the automatic choice asks the Hub about the vocabulary, even for a local model.
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    save_file({key: value.float().contiguous() for key, value in state.items()}, staged / _WEIGHTS)
+    state = get_peft_model_state_dict(
+        model, state_dict={**model.state_dict(), **weights}, save_embedding_layers=False
+    )
+    save_file({key: value.contiguous() for key, value in state.items()}, staged / _WEIGHTS)
     config = model.peft_config["default"]
     config.base_model_name_or_path = files.hub_name
     config.revision = files.revision or None
@@ -192,6 +203,8 @@ def _load_adapter(run: Path, model: Any, new_parameters: tuple[str, ...]) -> Pef
         config.base_model_name_or_path = None  # known by fingerprint; PEFT compares names
         wrapped = wrap_model(model, config)
         result = set_peft_model_state_dict(wrapped, state)
+    except KeyError as error:  # PEFT looks up each module that is trained whole
+        raise ModelError(f"{folder}: weights of {error} are missing; retrain") from None
     except (SafetensorError, RuntimeError, ValueError, TypeError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise ModelError(f"{folder}: does not fit the encoder ({reason}); retrain") from None

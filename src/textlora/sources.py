@@ -29,14 +29,16 @@ _LABEL_NAMES = ("label", "labels", "category", "class", "target", "topic", "inte
 
 @dataclass(frozen=True)
 class RawSplit:
-    """One split as read: texts, label names, and the line (Parquet, Hub: row) of each, from 1.
+    """One split as read: texts, label names, and where each stands.
 
+    Each text has its file, and its line there from 1 (Parquet, Hub: its row in the split).
     `order` lists the label names in their order where the data itself says it.
     """
 
     where: str
     texts: list[str]
     labels: list[str]
+    files: list[str]
     lines: list[int]
     order: tuple[str, ...] = ()
 
@@ -121,7 +123,8 @@ def _read_folder(folder: Path, settings: DataSettings) -> dict[str, RawSplit]:
     if all(find_format(path) == "parquet" for paths in files.values() for path in paths):
         return _read_parquet_files(folder, files, settings)
     return {
-        name: _join([_read_file(path, settings) for path in paths]) for name, paths in files.items()
+        name: _join(f"{folder} {name}", [_read_file(path, settings) for path in paths])
+        for name, paths in files.items()
     }
 
 
@@ -140,7 +143,8 @@ def _read_parquet_files(
         except Exception as error:
             reason = str(error).splitlines()[0][:200]
             raise DataError(
-                f"{folder}: {name} files cannot be read as Parquet ({reason})"
+                f"{folder}: {name} files cannot be read as Parquet ({reason}); "
+                "give whole files with at least one row"
             ) from None
         parts.update(_convert_dataset({name: dataset}, str(folder), settings))
     return parts
@@ -175,25 +179,26 @@ def _make_part(
         if not name:
             raise DataError(f"{where}:{line}: no label, got {label!r}; label this row or remove it")
         converted.append(name)
-    return RawSplit(where, texts, converted, numbers, names)
+    return RawSplit(where, texts, converted, [where] * len(texts), numbers, names)
 
 
 def _name_label(label: Any, names: tuple[str, ...]) -> str:
     if isinstance(label, float) and label.is_integer():
         label = int(label)  # a column of whole numbers that has gaps is read as floats
     text = "" if label is None or isinstance(label, list | dict) else str(label).strip()
-    if text in names or not text.lstrip("-").isdecimal() or not names:
+    if text in names or not text.removeprefix("-").isdecimal() or not names:
         return text
     return names[int(text)] if 0 <= int(text) < len(names) else ""
 
 
-def _join(parts: list[RawSplit]) -> RawSplit:
+def _join(where: str, parts: list[RawSplit]) -> RawSplit:
     if len(parts) == 1:
         return parts[0]
     return RawSplit(
-        parts[0].where,
+        where,
         [text for part in parts for text in part.texts],
         [label for part in parts for label in part.labels],
+        [file for part in parts for file in part.files],
         [line for part in parts for line in part.lines],
         parts[0].order,
     )
@@ -222,7 +227,9 @@ def find_text_columns(
     """
     missing = [column for column in wanted if column not in columns]
     if missing:
-        raise DataError(f"{where}: no column {missing[0]!r}; it has {', '.join(columns)}")
+        raise DataError(
+            f"{where}: no column {missing[0]!r}; it has {', '.join(map(repr, columns))}"
+        )
     if wanted:
         return tuple(wanted)
     known = {column.lower(): column for column in columns}
@@ -240,7 +247,8 @@ def _find_label(known: dict[str, str], where: str, settings: DataSettings) -> st
         if settings.label_column in known.values():
             return settings.label_column
         raise DataError(
-            f"{where}: no column {settings.label_column!r}; it has {', '.join(known.values())}"
+            f"{where}: no column {settings.label_column!r}; "
+            f"it has {', '.join(map(repr, known.values()))}"
         )
     for name in _LABEL_NAMES:
         if name in known:

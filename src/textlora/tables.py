@@ -6,12 +6,13 @@ Text formats may be compressed (`.gz`). Values stay what the file says: the text
 
 import csv
 import gzip
-import io
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal
@@ -50,7 +51,10 @@ def find_format(path: Path) -> Format:
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix not in SUFFIXES or (path.name.endswith(".gz") and suffix == ".parquet"):
         known = ", ".join(SUFFIXES)
-        raise DataError(f"{path}: unknown kind of file {path.suffix!r}; use one of {known}")
+        raise DataError(
+            f"{path}: unknown kind of file {path.suffix!r}; use one of {known} "
+            "(all but .parquet also with .gz)"
+        )
     return SUFFIXES[suffix]
 
 
@@ -75,10 +79,12 @@ def read_rows(path: Path, encoding: str = "utf-8") -> Iterator[Row]:
             yield from readers[kind](path, stream, position)
     except UnicodeDecodeError as error:
         raise DataError(_explain_encoding(path, position.line + 1, encoding, error)) from None
-    except (csv.Error, EOFError, gzip.BadGzipFile) as error:
+    except csv.Error as error:
         raise DataError(
-            f"{path}:{position.line + 1}: cannot be read ({error}); mend that line"
+            f"{path}:{position.line + 1}: cannot be read ({error}); mend the quotes there"
         ) from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: damaged or no gzip file ({error}); compress it again") from None
     except (OSError, LookupError) as error:
         raise DataError(f"{path}: cannot be read ({error}); check file and encoding") from None
 
@@ -123,8 +129,11 @@ class TableWriter:
         try:
             self._write(rows)
         except OSError as error:
+            raise self._explain(error) from None
+        except (pa.ArrowException, UnicodeEncodeError) as error:
             raise DataError(
-                f"{self._path}: cannot be written ({error.strerror}); free some space"
+                f"{self._path}: values that Parquet cannot hold ({str(error).splitlines()[0]}); "
+                "write .csv or .jsonl instead"
             ) from None
 
     def __enter__(self) -> "TableWriter":
@@ -136,12 +145,14 @@ class TableWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._parquet is not None:
-            self._parquet.close()
-        self._stream.close()
-        if kind is None:
-            self._staged.replace(self._path)
-        else:
+        try:
+            self._close()
+            if kind is None:
+                self._staged.replace(self._path)
+        except OSError as failure:  # what was buffered did not fit on the disk
+            if kind is None:
+                raise self._explain(failure) from None
+        finally:
             self._staged.unlink(missing_ok=True)
 
     @property
@@ -152,7 +163,23 @@ class TableWriter:
         if self._kind == "parquet":
             return self._staged.open("wb")
         opener = gzip.open if self._path.name.endswith(".gz") else open
-        return opener(self._staged, "wt", encoding="utf-8", newline="")
+        # Half a surrogate pair cannot be encoded and becomes a question mark.
+        return opener(self._staged, "wt", encoding="utf-8", errors="replace", newline="")
+
+    def _close(self) -> None:
+        try:
+            if self._kind == "parquet" and self._parquet is None:
+                schema = pa.schema([(column, pa.string()) for column in self._columns])
+                self._parquet = pq.ParquetWriter(self._stream, schema)
+            if self._parquet is not None:
+                self._parquet.close()
+        finally:
+            self._stream.close()
+
+    def _explain(self, error: OSError) -> DataError:
+        return DataError(
+            f"{self._path}: cannot be written ({error.strerror or error}); free some space"
+        )
 
     def _write(self, rows: Iterable[dict[str, Any]]) -> None:
         if self._kind == "jsonl":
@@ -188,18 +215,23 @@ def _open_text(path: Path, encoding: str) -> Iterator[IO[str]]:
 
 def _read_csv(path: Path, stream: IO[str], position: _Position) -> Iterator[Row]:
     csv.field_size_limit(_MAX_FIELD_CHARS)
-    header = stream.readline()
-    if not header.strip():
+    for header in stream:
+        if header.strip():
+            break
+        position.line += 1
+    else:
         return
     tabs = path.name.removesuffix(".gz").lower().endswith(".tsv")
     # Quoted parts do not count; the first of equally frequent delimiters wins.
     bare = re.sub(r'"[^"]*"', "", header)
     delimiter = "\t" if tabs else max(_DELIMITERS, key=bare.count)
-    columns = [name.strip() for name in next(csv.reader(io.StringIO(header), delimiter=delimiter))]
-    reader = csv.reader(stream, delimiter=delimiter)
-    position.line = 1
+    # Strict, or a quote that is never closed would swallow the rows after it without a word.
+    reader = csv.reader(chain([header], stream), delimiter=delimiter, strict=True)
+    skipped = position.line
+    columns = [name.strip() for name in next(reader)]
+    position.line = skipped + reader.line_num
     for fields in reader:
-        line, position.line = position.line + 1, reader.line_num + 1
+        line, position.line = position.line + 1, skipped + reader.line_num
         if not fields:
             continue  # a blank line
         if len(fields) > len(columns):
@@ -218,7 +250,7 @@ def _read_jsonl(path: Path, stream: IO[str], position: _Position) -> Iterator[Ro
             continue
         try:
             values = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}:{line}: not valid JSON ({error}); mend that line") from None
         if not isinstance(values, dict):
             raise DataError(
@@ -243,12 +275,13 @@ def _read_parquet(path: Path) -> Iterator[Row]:
                     yield Row(line, values)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
-            f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})"
+            f"{path}: not a readable Parquet file ({str(error).splitlines()[0]}); save it again"
         ) from None
 
 
 def _explain_encoding(path: Path, line: int, encoding: str, error: UnicodeDecodeError) -> str:
-    with path.open("rb") as stream:
+    opener = gzip.open if path.name.endswith(".gz") else open
+    with opener(path, "rb") as stream:
         start = stream.read(2)
     guess = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "latin-1"
     # Buffered decoding fails ahead of the line being read, so the line is "at or after".

@@ -1,0 +1,10 @@
+"""The reference system's training command: `textlora train` into models/best_model."""
+
+import sys
+
+from textlora.cli import main
+
+PLACES = ["--out", "models/best_model", "--pictures", "results/visualizations"]
+
+if __name__ == "__main__":
+    main(["train", *PLACES, *sys.argv[1:]])

@@ -1,0 +1,210 @@
+import json
+import shutil
+import struct
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import transformers
+from conftest import save_encoder
+from safetensors.torch import load_file, save_file
+
+from textlora import encoder
+from textlora.errors import ModelError
+from textlora.settings import ModelSettings
+
+LABELS = ("yes", "no")
+
+
+def locate(name, **settings):
+    return encoder.locate_encoder(ModelSettings(name=str(name), **settings))
+
+
+def test_a_folder_loads_with_our_labels_and_without_any_socket(tiny_bert, no_sockets):
+    files = locate(tiny_bert)
+    loaded = encoder.load_encoder(files, LABELS)
+    encoder.load_tokenizer(files.folder, "tiny")
+    assert loaded.model.config.id2label == {0: "yes", 1: "no"}
+    assert loaded.new_parameters == ("classifier.weight", "classifier.bias")
+    assert no_sockets == []
+
+
+def test_the_embedded_encoder_is_the_published_one(no_sockets):
+    files = locate(encoder.EMBEDDED)
+    loaded = encoder.load_encoder(files, LABELS)
+    assert sum(p.numel() for p in loaded.model.parameters()) == 22_713_216 + 770
+    assert files.hub_name == "sentence-transformers/all-MiniLM-L6-v2"
+    assert no_sockets == []
+
+
+def test_weights_are_those_of_the_checkpoint(tiny_bert):
+    stored = load_file(tiny_bert / "model.safetensors")
+    model = encoder.load_encoder(locate(tiny_bert), LABELS).model
+    for name, tensor in stored.items():
+        assert torch.equal(model.state_dict()[f"bert.{name}"], tensor), name
+
+
+def test_new_weights_follow_from_the_seed(tiny_bert):
+    def head(seed):
+        torch.manual_seed(seed)
+        return encoder.load_encoder(locate(tiny_bert), LABELS).model.classifier.weight
+
+    assert torch.equal(head(1), head(1))
+    assert not torch.equal(head(1), head(2))
+
+
+def test_the_head_of_another_classifier_is_replaced(tmp_path, tiny_bert):
+    config = transformers.BertConfig.from_pretrained(tiny_bert, num_labels=5)
+    model = transformers.BertForSequenceClassification(config)
+    model.save_pretrained(tmp_path / "five")
+    encoder.load_tokenizer(tiny_bert, "tiny").save_pretrained(tmp_path / "five")
+    loaded = encoder.load_encoder(locate(tmp_path / "five"), LABELS)
+    assert loaded.model.classifier.out_features == 2
+    assert loaded.new_parameters == ("classifier.weight", "classifier.bias")
+
+
+def test_dropout_of_the_backbone_is_what_the_recipe_says(tiny_bert):
+    for probability in (0.0, 0.2):
+        model = encoder.load_encoder(locate(tiny_bert), LABELS, probability).model
+        found = {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)}
+        assert found == {probability}
+
+
+@pytest.mark.parametrize(("family", "positions"), [("bert", 64), ("roberta", 64), ("mpnet", 64)])
+def test_no_text_is_longer_than_the_positions_of_the_model(tmp_path, family, positions):
+    folder = save_encoder(tmp_path / family, family)
+    files = locate(folder)
+    model = encoder.load_encoder(files, LABELS).model.eval()
+    length = encoder.find_max_length(model.config, 512)
+    assert length == positions
+    ids = torch.full((1, length), 9)
+    assert model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.isfinite().all()
+    assert encoder.find_max_length(model.config, 10) == 10
+
+
+def remove_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def cut_weights(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def claim_a_huge_header(folder):
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 40) + b"{}")
+
+
+def break_config(folder):
+    (folder / "config.json").write_text("{")
+
+
+def remove_config(folder):
+    (folder / "config.json").unlink()
+
+
+def name_an_unknown_type(folder):
+    (folder / "config.json").write_text(json.dumps({"model_type": "unheard-of"}))
+
+
+def name_a_model_without_a_head(folder):
+    (folder / "config.json").write_text(json.dumps({"model_type": "clip"}))
+
+
+def break_tokenizer(folder):
+    (folder / "tokenizer.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (remove_weights, "no .safetensors weights"),
+        (cut_weights, "damaged"),
+        (claim_a_huge_header, "damaged"),
+        (break_config, "config"),
+        (remove_config, "no config.json"),
+        (name_an_unknown_type, "unheard-of"),
+        (name_a_model_without_a_head, "no sequence-classification head"),
+        (break_tokenizer, "tokenizer"),
+    ],
+)
+def test_a_broken_model_folder_is_refused_with_the_reason(tmp_path, tiny_bert, damage, reason):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_bert, folder)
+    damage(folder)
+
+    def load():
+        files = locate(folder)
+        encoder.load_tokenizer(files.folder, str(folder))
+        encoder.load_encoder(files, LABELS)
+
+    with pytest.raises(ModelError) as caught:
+        load()
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_pickled_weights_and_remote_code_are_never_run(tmp_path, tiny_bert):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_bert, folder)
+    canary = tmp_path / "canary"
+    code = f"open({str(canary)!r}, 'w').close()\nclass Model: pass\nclass Config: pass\n"
+    (folder / "modeling.py").write_text(code)
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {
+        "AutoConfig": "modeling.Config",
+        "AutoModelForSequenceClassification": "modeling.Model",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch canary'\ntR.")
+    encoder.load_encoder(locate(folder), LABELS)
+    assert not canary.exists()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="pickled .bin weights are not read"):
+        locate(folder)
+
+
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(no_sockets, tmp_path):
+    for name in (tmp_path / "nowhere", "./nowhere", "a/b/c"):
+        with pytest.raises(ModelError, match="no such folder"):
+            locate(name)
+    assert no_sockets == []
+
+
+def test_without_the_hub_the_exit_is_quick_and_names_the_ways_out(tmp_path):
+    start = time.monotonic()
+    process = subprocess.run(
+        [sys.executable, "-m", "textlora", "train", "--data", "embedded:headlines",
+         "--out", str(tmp_path / "run")],
+        capture_output=True, text=True, check=False, timeout=60,
+        env={"PATH": "", "HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"},
+    )  # fmt: skip
+    # Ten seconds for the search; importing torch and transformers takes some more.
+    assert time.monotonic() - start < 25
+    assert process.returncode == 4
+    assert process.stdout == ""
+    (line,) = process.stderr.strip().splitlines()
+    for way in ("--model embedded:minilm", "give a folder", "network"):
+        assert way in line
+
+
+def test_tensor_names_come_from_the_header_alone(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.zeros(2), "b.c": torch.ones(3)}, path, metadata={"format": "pt"})
+    assert sorted(encoder._read_tensor_names(path)) == ["a", "b.c"]
+    path.write_bytes(b"short")
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        encoder._read_tensor_names(path)
+
+
+def test_the_fingerprint_sees_one_changed_bit(tmp_path, tiny_bert):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_bert, folder)
+    before = encoder.compute_weights_fingerprint(folder)
+    assert before == encoder.compute_weights_fingerprint(tiny_bert)
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    assert encoder.compute_weights_fingerprint(folder) != before

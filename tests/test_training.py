@@ -1,0 +1,270 @@
+import json
+import os
+import signal
+import threading
+import warnings
+
+import pytest
+import torch
+from conftest import tiny_recipe
+from safetensors.torch import load_file
+
+from textlora import training
+from textlora.data import load_labelled_texts
+from textlora.errors import Interrupted, SettingsError, Terminated, TextloraError
+from textlora.progress import Reporter
+from textlora.training import Timetable, prepare_learner, read_history, train_steps
+
+QUIET = Reporter(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def make_learner(tiny_bert, data_folder):
+    def make(*changes):
+        recipe = tiny_recipe(tiny_bert, data_folder, *changes)
+        texts = load_labelled_texts(recipe.data)
+        return prepare_learner(recipe, texts), texts.fingerprint
+
+    return make
+
+
+def train(make_learner, run, *changes, resume="auto"):
+    learner, fingerprint = make_learner(*changes)
+    state = train_steps(learner, run, fingerprint, resume, QUIET)
+    return learner, state
+
+
+def stop_after(learner, num_steps, number=signal.SIGINT):
+    """Send this process a signal while step `num_steps` is computed."""
+    calls = []
+
+    def count(*_):
+        calls.extend([None] * learner.model.training)
+        if learner.model.training and len(calls) == num_steps:
+            os.kill(os.getpid(), number)
+
+    learner.model.register_forward_pre_hook(count)
+
+
+def everything_written(run):
+    folder = max((run / "checkpoints").glob("step-*"))
+    return (
+        (run / "history.jsonl").read_bytes(),
+        (folder / "weights.safetensors").read_bytes(),
+        (folder / "optimizer.safetensors").read_bytes(),
+        json.loads((folder / "state.json").read_text())["state"],
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_training_learns_what_can_be_learned(make_learner, tmp_path, precision):
+    _, state = train(make_learner, tmp_path, f"training.precision={precision}")
+    records = read_history(tmp_path)
+    assert state.best_value > 0.9
+    assert records[-1].train_loss < 0.5 * records[0].train_loss
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_same_seed_gives_the_same_bits(make_learner, tmp_path, precision):
+    changes = (f"training.precision={precision}", "training.epochs=1", "dropout.backbone=0.1")
+    for name in ("first", "second"):
+        train(make_learner, tmp_path / name, *changes)
+    assert everything_written(tmp_path / "first") == everything_written(tmp_path / "second")
+    train(make_learner, tmp_path / "third", *changes, "training.seed=1")
+    assert everything_written(tmp_path / "first") != everything_written(tmp_path / "third")
+
+
+@pytest.mark.parametrize("stop", [1, 10, 24, 31])
+def test_a_stopped_run_continues_to_the_same_bits(make_learner, tmp_path, stop):
+    changes = ("training.epochs=2", "dropout.backbone=0.1", "training.evaluate_every=5")
+    train(make_learner, tmp_path / "whole", *changes)
+    learner, fingerprint = make_learner(*changes)
+    stop_after(learner, stop)
+    with pytest.raises(Interrupted, match=r"checkpoint saved; run the same command again"):
+        train_steps(learner, tmp_path / "stopped", fingerprint, "auto", QUIET)
+    train(make_learner, tmp_path / "stopped", *changes)
+    assert everything_written(tmp_path / "stopped") == everything_written(tmp_path / "whole")
+
+
+def test_sigterm_is_told_apart_from_ctrl_c(make_learner, tmp_path):
+    learner, fingerprint = make_learner()
+    stop_after(learner, 2, signal.SIGTERM)
+    with pytest.raises(Terminated) as caught:
+        train_steps(learner, tmp_path, fingerprint, "auto", QUIET)
+    assert caught.value.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_second_ctrl_c_stops_at_once(make_learner, tmp_path):
+    learner, fingerprint = make_learner()
+    stop_after(learner, 2)
+    learner.model.register_forward_pre_hook(
+        lambda *_: (
+            os.kill(os.getpid(), signal.SIGINT)
+            if (tmp_path / "go").exists()
+            else (tmp_path / "go").touch()
+        )
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train_steps(learner, tmp_path, fingerprint, "auto", QUIET)
+
+
+def test_training_works_outside_the_main_thread(make_learner, tmp_path):
+    results = []
+
+    def work():
+        with warnings.catch_warnings():
+            results.append(train(make_learner, tmp_path, "training.epochs=1"))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert results[0][1].step == 24
+
+
+def test_another_recipe_or_other_data_is_refused_with_the_difference(make_learner, tmp_path):
+    train(make_learner, tmp_path, "training.epochs=1")
+    with pytest.raises(SettingsError, match=r"adapter\.rank was 4, is 2.*--resume never"):
+        train(make_learner, tmp_path, "training.epochs=1", "adapter.rank=2")
+    learner, _ = make_learner("training.epochs=1")
+    with pytest.raises(SettingsError, match="texts or labels of the data have changed"):
+        train_steps(learner, tmp_path, "0" * 64, "auto", QUIET)
+    _, state = train(make_learner, tmp_path, "adapter.rank=2", "training.epochs=1", resume="never")
+    assert state.step == 24
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "delete"])
+@pytest.mark.parametrize("name", ["weights.safetensors", "state.json", "manifest.json"])
+def test_a_damaged_checkpoint_is_passed_over(make_learner, tmp_path, name, damage, capfd):
+    changes = ("training.evaluate_every=6", "training.epochs=1", "training.keep_checkpoints=2")
+    train(make_learner, tmp_path / "run", *changes)
+    expected = everything_written(tmp_path / "run")
+    file = max((tmp_path / "run" / "checkpoints").glob("step-*")) / name
+    content = bytearray(file.read_bytes())
+    if damage == "truncate":
+        file.write_bytes(content[: len(content) // 2])
+    elif damage == "flip":
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    else:
+        file.unlink()
+    learner, fingerprint = make_learner(*changes)
+    train_steps(learner, tmp_path / "run", fingerprint, "auto", Reporter())
+    assert everything_written(tmp_path / "run") == expected
+    assert "trying the one before" in capfd.readouterr().err
+
+
+def test_only_the_newest_and_the_best_checkpoint_are_kept(make_learner, tmp_path):
+    _, state = train(make_learner, tmp_path, "training.evaluate_every=4")
+    kept = {int(path.name[5:]) for path in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {state.step, state.best_step}
+
+
+def test_the_best_weights_are_left_in_the_learner(make_learner, tmp_path):
+    # A rate that is far too high later on: the last state is not the best one.
+    learner, state = train(make_learner, tmp_path, "training.evaluate_every=3")
+    validations = {r.step: r.validation for r in read_history(tmp_path) if r.validation}
+    assert state.best_value == max(v.accuracy for v in validations.values())
+    best = tmp_path / "checkpoints" / f"step-{state.best_step:08d}" / "weights.safetensors"
+    for name, tensor in load_file(best).items():
+        assert torch.equal(learner.weights.masters[name], tensor)
+    assert training._validate(learner) == validations[state.best_step]
+
+
+def test_early_stopping_waits_for_its_patience(make_learner, tmp_path):
+    # With a rate of nearly nothing no evaluation is better than the first.
+    changes = ("training.learning_rate=1e-12", "training.evaluate_every=2", "training.patience=3")
+    _, state = train(make_learner, tmp_path, *changes)
+    assert (state.step, state.best_step) == (8, 2)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1_weighted", "f1_macro", "loss"])
+def test_each_metric_can_choose_the_best_checkpoint(make_learner, tmp_path, metric):
+    changes = (f"training.best_metric={metric}", "training.evaluate_every=6")
+    _, state = train(make_learner, tmp_path, *changes)
+    values = {r.step: getattr(r.validation, metric) for r in read_history(tmp_path) if r.validation}
+    best = min(values.values()) if metric == "loss" else max(values.values())
+    assert values[state.best_step] == best
+
+
+def test_schedules_are_recorded_as_applied(make_learner, tmp_path):
+    changes = ("dropout.start=0.15", "dropout.end=0.05", "training.evaluate_every=1")
+    learner, state = train(make_learner, tmp_path, *changes, "training.epochs=1")
+    records = read_history(tmp_path)
+    assert [r.step for r in records] == list(range(1, state.step + 1))
+    assert (records[0].dropout, records[-1].dropout) == (0.15, 0.05)
+    assert len({r.dropout for r in records}) == len(records)
+    table = Timetable(learner.recipe, 24)
+    assert [r.learning_rate for r in records] == [table.learning_rate(s) for s in range(24)]
+    applied = [m.p for n, m in learner.model.named_modules() if n.endswith("lora_dropout.default")]
+    assert set(applied) == {0.05}
+
+
+def test_a_micro_batch_changes_memory_not_the_gradient(make_learner, tmp_path, monkeypatch):
+    changes = ("training.epochs=1", "training.precision=fp32", "dropout.start=0", "dropout.end=0")
+    learner, _ = train(make_learner, tmp_path / "a", *changes)
+    monkeypatch.setattr(training, "MAX_TOKENS", 48)
+    cut, _ = train(make_learner, tmp_path / "b", *changes)
+    for name, master in learner.weights.masters.items():
+        # Sums in another order, over all steps.
+        assert torch.allclose(master, cut.weights.masters[name], atol=1e-4), name
+
+
+def test_optimizer_equals_the_plain_loop(make_learner, tmp_path):
+    """Three steps of ours are three steps of torch's AdamW with clipping, written out."""
+    changes = ("training.epochs=1", "training.precision=fp32", "dropout.start=0", "dropout.end=0")
+    learner, _ = make_learner(*changes)
+    reference, _ = make_learner(*changes)
+    table = Timetable(learner.recipe, 24)
+    batches = training.compute_epoch_batches(learner.train.lengths, 8, 42, 0)
+    parameters = [p for p in reference.model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.01},
+        {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=1.0)
+    for step in range(3):
+        training._take_step(learner, batches[step], table.learning_rate(step))
+        tokens = [reference.train.select(int(i)).tolist() for i in batches[step]]
+        padded = reference.tokenizer.pad({"input_ids": tokens}, return_tensors="pt")
+        label_ids = torch.from_numpy(reference.train_label_ids[batches[step]])
+        loss = reference.model(**padded, labels=label_ids).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = table.learning_rate(step)
+        optimizer.step()
+    for name, parameter in reference.model.named_parameters():
+        if parameter.requires_grad:
+            assert torch.allclose(parameter, learner.weights.masters[name], atol=1e-5), name
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_reason(make_learner, tmp_path):
+    learner, fingerprint = make_learner()
+    for master in learner.weights.masters.values():
+        with torch.no_grad():
+            master.fill_(float("nan"))
+    learner.weights.publish()
+    with pytest.raises(TextloraError, match=r"loss became nan.*lower training\.learning_rate"):
+        train_steps(learner, tmp_path, fingerprint, "auto", QUIET)
+
+
+def test_a_place_that_cannot_be_written_is_named(make_learner, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    learner, fingerprint = make_learner()
+    with pytest.raises(TextloraError, match=r"file.*cannot be written.*--out"):
+        train_steps(learner, tmp_path / "file" / "run", fingerprint, "auto", QUIET)
+
+
+def test_masters_keep_what_bfloat16_would_lose(make_learner, tmp_path):
+    learner, _ = make_learner("training.precision=bf16")
+    name, master = next((n, m) for n, m in learner.weights.masters.items() if "lora_A" in n)
+    parameter = dict(learner.model.named_parameters())[name]
+    assert (parameter.dtype, master.dtype) == (torch.bfloat16, torch.float32)
+    before = master.detach().clone()
+    for _ in range(100):  # each of them far below bfloat16's spacing
+        with torch.no_grad():
+            master.add_(before.abs() * 1e-4)
+        learner.weights.publish()
+    assert not torch.equal(parameter.float(), before.bfloat16().float())
