@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from textlora import evaluation
 from textlora.data import Examples, make_labelled_texts
 from textlora.errors import DataError
 from textlora.evaluation import Evaluation
-from textlora.pipeline import train_run
+from textlora.pipeline import fit_run
 from textlora.predictor import Predictor
 from textlora.progress import Reporter
 from textlora.settings import Recipe, load_recipe
@@ -53,18 +54,17 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         names = [str(label) for label in self.classes_]
         recipe = self._make_recipe(names)
         data = make_labelled_texts(checked, [str(label) for label in given], recipe.data)
+        run = Path(tempfile.mkdtemp(prefix="textlora-"))
         # The run lives as long as this object; `save` keeps it.
-        self._folder = tempfile.TemporaryDirectory(prefix="textlora-", ignore_cleanup_errors=True)
-        run = Path(self._folder.name)
-        report = Reporter(quiet=not self.verbose)
-        result = train_run(recipe, data, run, resume="never", report=report)
-        self.evaluation_ = result.evaluations[0]
-        self._attach(run)
+        weakref.finalize(self, shutil.rmtree, run, ignore_errors=True)
+        fit_run(recipe, data, run, resume="never", report=Reporter(quiet=not self.verbose))
+        self._attach(run)  # answers come from the saved files: they need no other proof
         return self
 
     def predict(self, texts: Sequence[str]) -> npt.NDArray[Any]:
         """The most probable label of each text. Shapes: (texts,), typed as `labels`."""
-        return self.classes_[self.predict_proba(texts).argmax(axis=1)]
+        best = self.predict_proba(texts).argmax(axis=1)
+        return self.classes_[best]
 
     def predict_proba(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Probability of each label. Shapes: returns (texts, labels), columns as in `classes_`."""

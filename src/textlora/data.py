@@ -18,7 +18,7 @@ from textlora.errors import DataError
 from textlora.settings import DataSettings
 from textlora.sources import RawSplit, read_splits
 
-_BARE_ENTITY = re.compile(r"(?<![&\w])(#\d{2,5}|quot|amp|lt|gt|nbsp|apos);")
+_BARE_ENTITY = re.compile(r"(?<![&\w])(?<!amp;)(#\d{2,5}|quot|amp|lt|gt|nbsp|apos);")
 _TAG = re.compile(r"</?(?:a|b|i|u|p|br|em|strong|font|span|div|img|h[1-6]|ul|li)\b[^<>]*>", re.I)
 
 
@@ -186,7 +186,7 @@ def _decide_labels(train: RawSplit, settings: DataSettings) -> tuple[str, ...]:
     if train.order:
         return train.order
     numeric = all(label.isdecimal() for label in found)
-    return tuple(sorted(found, key=int) if numeric else sorted(found))
+    return tuple(sorted(found, key=lambda name: (int(name), name)) if numeric else sorted(found))
 
 
 def _number_labels(part: RawSplit, labels: tuple[str, ...], owner: str) -> Examples:

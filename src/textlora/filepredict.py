@@ -92,11 +92,11 @@ def _format_rows(
         own = next((row.values[name] for name in ("ID", "id", "Id") if name in row.values), number)
         values = {
             "ID": own,
-            "Label": "" if answer is None else answer.label_id,
-            "LabelText": "" if answer is None else answer.label,
-            "Confidence": "" if answer is None else round(answer.confidence, 6),
+            "Label": None if answer is None else answer.label_id,
+            "LabelText": None if answer is None else answer.label,
+            "Confidence": None if answer is None else round(answer.confidence, 6),
         }
         shares: list[Any] = (
             [] if answer is None else [round(p, 6) for p in answer.probabilities.values()]
         )
-        yield values | dict(zip(extra, shares or [""] * len(extra), strict=False))
+        yield values | dict(zip(extra, shares or [None] * len(extra), strict=False))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from textlora import evaluation, plots, rundir, training
 from textlora.batching import tokenize
+from textlora.checkpoints import TrainingState
 from textlora.data import LabelledTexts
 from textlora.errors import ModelError, TextloraError
 from textlora.evaluation import Evaluation
@@ -44,12 +45,7 @@ def train_run(
     Raises:  TextloraError or one of its kinds; the run then has no manifest, or its old one.
     """
     start = time.perf_counter()
-    for note in texts.notes:
-        report.say(note)
-    learner = training.prepare_learner(recipe, texts)
-    _say_plan(learner, report)
-    state = training.train_steps(learner, run, texts.fingerprint, resume, report)
-    _save(learner, run, texts.fingerprint)
+    learner, state = fit_run(recipe, texts, run, resume=resume, report=report)
     report.say("saved; loading it again in a fresh process to compare its answers")
     difference = _verify(learner, run, texts)
     evaluations, pictures = evaluate_run(run, recipe, texts)
@@ -64,6 +60,22 @@ def train_run(
         seconds=time.perf_counter() - start,
         reload_difference=difference,
     )
+
+
+def fit_run(
+    recipe: Recipe, texts: LabelledTexts, run: Path, *, resume: Resume, report: Reporter
+) -> tuple[Learner, TrainingState]:
+    """Train and save; the run loads from then on, but is not verified or evaluated yet.
+
+    Raises:  as `train_run`.
+    """
+    for note in texts.notes:
+        report.say(note)
+    learner = training.prepare_learner(recipe, texts)
+    _say_plan(learner, report)
+    state = training.train_steps(learner, run, texts.fingerprint, resume, report)
+    _save(learner, run, texts.fingerprint)
+    return learner, state
 
 
 def evaluate_run(

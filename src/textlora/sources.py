@@ -102,6 +102,8 @@ def _convert_dataset(loaded: Any, where: str, settings: DataSettings) -> dict[st
         names = getattr(dataset.features[label_column], "names", None) or settings.label_names
         rows = (dataset[column] for column in (*text_columns, label_column))
         *texts, labels = (list(column) for column in rows)
+        if set(labels) == {-1}:
+            continue  # how the Hub marks a split whose labels are kept secret
         joined = ["\n".join(str(value or "") for value in row) for row in zip(*texts, strict=True)]
         parts[name] = _make_part(
             f"{where} {key}", joined, labels, range(1, len(labels) + 1), tuple(names)
@@ -120,6 +122,10 @@ def _read_folder(folder: Path, settings: DataSettings) -> dict[str, RawSplit]:
             f"{folder}: no split files; name them train.csv, validation.csv, test.csv "
             "(or .tsv, .jsonl, .parquet), also in a folder data/"
         )
+    for name, paths in files.items():
+        if len({find_format(path) for path in paths}) > 1:
+            shown = ", ".join(path.name for path in paths)
+            raise DataError(f"{folder}: the {name} split is there twice ({shown}); keep one format")
     if all(find_format(path) == "parquet" for paths in files.values() for path in paths):
         return _read_parquet_files(folder, files, settings)
     return {
@@ -205,7 +211,12 @@ def _join(where: str, parts: list[RawSplit]) -> RawSplit:
 
 
 def _find_split_name(name: str) -> str | None:
-    word = re.split(r"[^a-z]", name.lower())[0]
+    """The split of `train.csv`, `train-00000-of-00002.parquet` or `dev_1.tsv`; else None.
+
+    Not of `test_predictions.csv`: a file that happens to lie there is no data.
+    """
+    match = re.fullmatch(r"([a-z]+)([-_.]?\d+(-of-\d+)?)?", name.lower().split(".")[0])
+    word = match[1] if match else ""
     return next((split for split, words in _SPLIT_NAMES.items() if word in words), None)
 
 

@@ -1,0 +1,306 @@
+"""The commands as a user meets them: output, one line of error, exit code, no traceback."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import make_rows, write_csv
+
+from textlora.cli import main
+
+TINY = (
+    "training.epochs=2",
+    "training.batch_size=8",
+    "training.learning_rate=0.01",
+    'adapter.targets={all = ["query", "value", "ffn"]}',
+)
+
+
+@pytest.fixture
+def run_command(capfd):
+    """Run a command in this process: exit code, stdout, stderr."""
+
+    def run(*words):
+        with pytest.raises(SystemExit) as caught:
+            main([str(word) for word in words])
+        captured = capfd.readouterr()
+        return caught.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def refuse(run_command):
+    """Run a command that must fail: its one line of error."""
+
+    def run(code, *words):
+        found, out, err = run_command(*words)
+        assert (found, out) == (code, ""), err
+        (line,) = err.strip().splitlines()
+        assert line.startswith("textlora: ")
+        return line
+
+    return run
+
+
+def training_words(tiny_bert, data, out, *changes):
+    sets = [word for change in (*TINY, *changes) for word in ("--set", change)]
+    return ["train", "--recipe", "quickstart", "--model", tiny_bert, "--data", data,
+            "--out", out, *sets]  # fmt: skip
+
+
+def test_train_evaluate_predict(run_command, tiny_bert, data_folder, tmp_path):
+    run = tmp_path / "run"
+    code, out, err = run_command(*training_words(tiny_bert, data_folder, run))
+    assert code == 0, err
+    for part in ("validation:", "test: 60 texts", "accuracy", "most often taken for", "sport"):
+        assert part in out
+    assert "epoch 2.00" in err
+    code, out, _ = run_command("evaluate", run, "--data", data_folder, "--out", tmp_path / "eval")
+    assert code == 0
+    assert "test: 60 texts" in out
+    assert (tmp_path / "eval" / "visualizations" / "confusion_matrix.png").stat().st_size > 5_000
+    target = tmp_path / "out.csv"
+    words = ["predict", run, "--input", data_folder / "test.csv", "--output", target]
+    code, out, _ = run_command(*words)
+    assert (code, out) == (0, f"60 rows  {target}\n")
+    assert target.read_text().startswith("ID,Label,LabelText,Confidence\n0,")
+
+
+def test_json_is_one_object_and_nothing_else(run_command, tiny_run, data_folder, tmp_path):
+    commands = {
+        "plan": ["plan"],
+        "evaluate": ["evaluate", tiny_run, "--data", data_folder],
+        "predict": ["predict", tiny_run, "--input", data_folder / "test.csv",
+                    "--output", tmp_path / "out.csv"],
+        "doctor": ["doctor"],
+    }  # fmt: skip
+    results = {}
+    for name, words in commands.items():
+        code, out, err = run_command(*words, "--json")
+        assert (code, err) == (0, ""), name
+        results[name] = json.loads(out)
+    assert results["plan"]["trainable"] == 814_852
+    assert results["evaluate"]["scores"]["num_texts"] == 60
+    assert results["predict"]["rows"] == 60
+    assert results["doctor"]["embedded_model"].startswith("ok")
+
+
+def test_plan_prints_the_published_counts_without_a_network(run_command, no_sockets):
+    code, out, _ = run_command("plan")
+    assert code == 0
+    assert "814,852 of 125,463,560 parameters trained (0.6495%)" in out
+    assert "593,668" in out
+    assert no_sockets == []
+
+
+def test_doctor_and_version_and_help(run_command):
+    code, out, _ = run_command("doctor")
+    assert code == 0
+    for part in ("torch", "threads", "embedded:minilm", "cached models"):
+        assert part in out
+    assert run_command("--version")[1].strip() == "0.1.0"
+    assert "train" in run_command("--help")[1]
+
+
+def test_evaluation_stays_the_same_whoever_asks(run_command, tiny_run, data_folder):
+    stored = json.loads((tiny_run / "evaluation.json").read_text())["evaluations"][-1]
+    _, out, _ = run_command("evaluate", tiny_run, "--json")
+    again = json.loads(out)
+    assert again["scores"] == stored["scores"]
+    assert not again["chose_checkpoint"]
+    _, out, _ = run_command("evaluate", tiny_run, "--data", data_folder / "test.csv", "--json")
+    assert json.loads(out)["scores"] == stored["scores"]
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["trian"], ["trian"]),
+        (["train", "--epochs", "3"], ["--epochs"]),
+        (["train", "--resume", "maybe"], ["maybe"]),
+        (["train", "--recipe", "nowhere.toml"], ["nowhere.toml", "reference"]),
+        (["train", "--set", "adapter.rnak=8"], ["rnak", "rank, alpha, targets"]),
+        (["train", "--set", "adapter.rank=-8"], ["adapter.rank", "-8"]),
+        (["predict"], ["RUN"]),
+        (["predict", "run", "--input", "in.csv"], ["run"]),
+        (["plan", "--num-labels", "1"], ["--num-labels"]),
+    ],
+)
+def test_usage_errors_exit_with_2(refuse, words, parts):
+    code = 4 if words[:2] == ["predict", "run"] else 2
+    if code == 4:
+        words = [*words, "--output", "out.csv"]
+    line = refuse(code, *words)
+    for part in parts:
+        assert part in line
+
+
+def test_input_without_output_is_a_usage_error(refuse, tiny_run):
+    assert "--output: missing" in refuse(2, "predict", tiny_run, "--input", "in.csv")
+
+
+def rows_of(*labels):
+    return [(f"goal match number {index}", label) for index, label in enumerate(labels)]
+
+
+def no_text_column(folder):
+    (folder / "d.csv").write_text("a,label\nx,y\nz,w\n")
+    return "no text column; it has 'a', 'label'"
+
+
+def empty_file(folder):
+    (folder / "d.csv").write_text("")
+    return "has no rows"
+
+
+def one_class(folder):
+    write_csv(folder / "d.csv", rows_of("a", "a", "a"))
+    return "one class only, 'a'"
+
+
+def single_example(folder):
+    write_csv(folder / "d.csv", rows_of("a", "a", "a", "b"))
+    return "label 'b' has 1 example"
+
+
+def unlabelled_row(folder):
+    write_csv(folder / "d.csv", rows_of("a", "a", "", "b"))
+    return "d.csv:4: no label"
+
+
+def all_empty(folder):
+    write_csv(folder / "d.csv", [("  ", "a"), ("", "b")])
+    return "all 2 texts are empty"
+
+
+def latin_1(folder):
+    (folder / "d.csv").write_bytes("text,label\ncafé,a\n".encode("latin-1"))
+    return "--set data.encoding=latin-1"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [no_text_column, empty_file, one_class, single_example, unlabelled_row, all_empty, latin_1],
+)
+def test_bad_data_exits_with_3(refuse, tiny_bert, tmp_path, spoil):
+    reason = spoil(tmp_path)
+    words = training_words(tiny_bert, tmp_path / "d.csv", tmp_path / "run")
+    assert reason in refuse(3, *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_data_exits_with_3(refuse, tiny_bert, tmp_path):
+    def train(data):
+        return refuse(3, *training_words(tiny_bert, data, tmp_path / "run"))
+
+    assert "no such file" in train(tmp_path / "nowhere.csv")
+    assert "is no file or folder" in train(tmp_path / "nowhere")
+    assert "no split files" in train(tmp_path)
+    (tmp_path / "d.doc").write_text("x")
+    assert "unknown kind of file '.doc'" in train(tmp_path / "d.doc")
+    assert "embedded:headlines" in train("embedded:nothing")
+
+
+def test_a_label_in_test_that_train_lacks_is_named(refuse, tiny_bert, tmp_path):
+    write_csv(tmp_path / "train.csv", make_rows(30))
+    write_csv(tmp_path / "test.csv", [("rain", "weather")])
+    line = refuse(3, *training_words(tiny_bert, tmp_path, tmp_path / "run"))
+    assert "test.csv:2: label 'weather' is unknown to the training split" in line
+
+
+def test_empty_texts_are_left_out_and_long_ones_counted(run_command, tiny_bert, tmp_path):
+    rows = [*make_rows(40), ("", "sport"), ("  ", "money"), ("goal " * 300, "sport")]
+    write_csv(tmp_path / "d.csv", rows)
+    words = training_words(tiny_bert, tmp_path / "d.csv", tmp_path / "run", "training.epochs=1")
+    code, _, err = run_command(*words)
+    assert code == 0
+    path = tmp_path / "d.csv"
+    assert f"2 empty texts left out: {path}:42, {path}:43" in err
+    assert "1 texts are longer than 64 tokens and were cut" in err
+
+
+def test_a_run_that_is_no_run_exits_with_4(refuse, tmp_path, tiny_run, data_folder):
+    words = ["predict", tmp_path / "nowhere", "--input", "in.csv", "--output", "out.csv"]
+    assert "no such run folder" in refuse(4, *words)
+    copy = tmp_path / "run"
+    shutil.copytree(tiny_run, copy)
+    weights = copy / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    line = refuse(4, "evaluate", copy, "--data", data_folder)
+    assert "adapter/adapter_model.safetensors has" in line
+
+
+def test_an_output_that_cannot_be_written_exits_with_1(refuse, tiny_bert, data_folder, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    line = run_line = refuse_after_messages(tiny_bert, data_folder, tmp_path / "file" / "run")
+    assert "cannot be written" in line
+    assert run_line.count("\n") == 0
+
+
+def refuse_after_messages(tiny_bert, data, out):
+    words = [str(word) for word in training_words(tiny_bert, data, out)]
+    process = subprocess.run(
+        [sys.executable, "-m", "textlora", *words], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    return process.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_is_saved_and_continues(tiny_bert, data_folder, tmp_path, number, code):
+    run = tmp_path / "run"
+    words = [sys.executable, "-m", "textlora"] + [
+        str(word) for word in training_words(tiny_bert, data_folder, run, "training.epochs=200")
+    ]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list((run / "checkpoints").glob("step-*")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)  # another process works; there is nothing to wait on but its file
+    sent = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 10
+    assert (process.returncode, out) == (code, "")
+    assert "Traceback" not in err
+    assert "checkpoint saved; run the same command again" in err.strip().splitlines()[-1]
+    assert not (run / "manifest.json").exists()
+    assert list((run / "checkpoints").glob("step-*"))
+
+
+def test_help_is_quick_and_loads_no_torch():
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("COV")}
+    code = (
+        "import sys, time; start = time.perf_counter()\n"
+        "from textlora.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(time.perf_counter() - start, 'torch' in sys.modules, file=sys.stderr)"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    seconds, torch_loaded = process.stderr.split()
+    assert torch_loaded == "False"
+    assert float(seconds) < 0.5
+
+
+def test_debug_shows_the_traceback(run_command, tmp_path):
+    code, _, err = run_command("predict", tmp_path / "nowhere", "--debug")
+    assert code == 4
+    assert "Traceback" in err
+    assert err.strip().splitlines()[-1].startswith("textlora: ")
+
+
+def test_a_reader_that_goes_away_is_no_error_of_ours(tiny_run):
+    words = f"{sys.executable} -m textlora plan | true"
+    process = subprocess.run(["bash", "-c", words], capture_output=True, text=True, check=False)
+    assert "Traceback" not in process.stderr
