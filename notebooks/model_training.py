@@ -15,8 +15,8 @@
 # %% [markdown]
 # # A news classifier with low-rank adapters
 #
-# From labelled texts to a measured, saved and reusable classifier. Everything here runs offline on the
-# sample that textlora brings; change `SOURCE` and `MODEL` for the real thing:
+# From labelled texts to a measured, saved and reusable classifier. Everything here runs offline on
+# the sample that textlora brings; change `SOURCE` and `MODEL` for the real thing:
 # `SOURCE = "ag_news"`, `MODEL = "FacebookAI/roberta-base"`, and the recipe `"reference"`.
 
 # %%
@@ -45,8 +45,8 @@ RUN = Path("../runs/notebook")
 # %% [markdown]
 # ## The data
 #
-# Texts are stripped, and every run of white space becomes one space. A part of the training split is
-# held out, seeded; the test split is measured once and chooses nothing.
+# Texts are stripped, and every run of white space becomes one space. A part of the training split
+# is held out, seeded; the test split is measured once and chooses nothing.
 
 # %%
 recipe = load_recipe("quickstart", data__source=SOURCE, model__name=MODEL)
@@ -84,9 +84,9 @@ pd.DataFrame(asdict(matrix) for matrix in count(load_recipe("reference")).matric
 # %% [markdown]
 # ## Training
 #
-# One call: it trains, keeps the best checkpoint by validation accuracy, saves, loads the result again
-# in a fresh process to compare its answers, and evaluates. Stopped at any moment, the same call goes
-# on where it was.
+# One call: it trains, keeps the best checkpoint by validation accuracy, saves, loads the result
+# again in a fresh process to compare its answers, and evaluates. With `resume="auto"`, a run that
+# was stopped goes on where it was.
 
 # %%
 result = train_run(recipe, texts, RUN, resume="never", report=Reporter(quiet=True))
@@ -137,5 +137,5 @@ for answer in predictor.predict(["Midfielder signs for two more seasons", "Phone
 # model = PeftModel.from_pretrained(base, "runs/notebook", subfolder="adapter")
 # ```
 #
-# For a Trainer of your own, `textlora.callbacks` has the dropout schedule and the metrics history as
-# callbacks: `DropoutScheduler(start=0.15, end=0.05)` and `MetricsTracker()`.
+# For a Trainer of your own, `textlora.callbacks` has the dropout schedule and the metrics history
+# as callbacks: `DropoutScheduler(start=0.15, end=0.05)` and `MetricsTracker()`.

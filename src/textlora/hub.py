@@ -29,8 +29,8 @@ def go_offline() -> None:
 
 
 def _ask() -> bool:
-    request = urllib.request.Request(hub_constants.ENDPOINT, method="HEAD")
     try:
+        request = urllib.request.Request(hub_constants.ENDPOINT, method="HEAD")
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S):
             return True
     except urllib.error.HTTPError:
