@@ -16,9 +16,9 @@ LAYERS = [
     {"sources"},
     {"data", "encoder"},
     {"batching", "rundir"},
-    {"checkpoints"},
+    {"checkpoints", "history"},
     {"predictor"},
-    {"evaluation", "filepredict", "verify"},
+    {"evaluation", "filepredict", "verify", "learner"},
     {"training"},
     {"plots"},
     {"pipeline", "callbacks"},
@@ -29,7 +29,7 @@ LAYERS = [
 # Where each heavy library may be used.
 FENCES = {
     "transformers": {"encoder", "callbacks"},
-    "peft": {"adapters", "rundir", "training"},
+    "peft": {"adapters", "rundir", "learner"},
     "datasets": {"sources"},
     "matplotlib": {"plots"},
     "sklearn": {"metrics", "data", "classifier"},

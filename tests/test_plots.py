@@ -3,6 +3,7 @@ import struct
 import pytest
 
 from textlora.evaluation import Evaluation, read_evaluations
+from textlora.history import read_history
 from textlora.metrics import compute_scores
 from textlora.plots import (
     draw_confusion_matrix,
@@ -11,7 +12,6 @@ from textlora.plots import (
     save_figure,
     save_pictures,
 )
-from textlora.training import read_history
 
 
 def texts_of(figure):

@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 from textlora import training
 from textlora.data import load_labelled_texts
 from textlora.errors import Interrupted, SettingsError, Terminated, TextloraError
+from textlora.history import read_history
+from textlora.learner import prepare_learner
 from textlora.progress import Reporter
-from textlora.training import Timetable, prepare_learner, read_history, train_steps
+from textlora.training import Timetable, train_steps
 
 QUIET = Reporter(quiet=True)
 

@@ -16,9 +16,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from textlora.adapters import set_dropout
 from textlora.files import write_json
+from textlora.history import StepRecord, ValidationRecord
 from textlora.plots import draw_learning_curves, save_figure
 from textlora.schedules import Shape, compute_dropout
-from textlora.training import StepRecord, ValidationRecord
 
 
 class DropoutScheduler(TrainerCallback):  # type: ignore[misc]

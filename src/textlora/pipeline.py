@@ -12,11 +12,13 @@ from textlora.data import LabelledTexts
 from textlora.errors import ModelError, TextloraError
 from textlora.evaluation import Evaluation
 from textlora.files import MANIFEST
+from textlora.history import StepRecord, read_history
+from textlora.learner import Learner, prepare_learner
 from textlora.predictor import Predictor, compute_logits
 from textlora.progress import Reporter
 from textlora.rundir import FORMAT_VERSION, Manifest
 from textlora.settings import Recipe
-from textlora.training import Learner, Resume, StepRecord
+from textlora.training import Resume
 from textlora.verify import verify_run
 
 _NUM_PROBES = 64  # texts whose logits are compared after saving
@@ -71,7 +73,7 @@ def fit_run(
     """
     for note in texts.notes:
         report.say(note)
-    learner = training.prepare_learner(recipe, texts)
+    learner = prepare_learner(recipe, texts)
     _say_plan(learner, report)
     state = training.train_steps(learner, run, texts.fingerprint, resume, report)
     _save(learner, run, texts.fingerprint)
@@ -90,7 +92,7 @@ def evaluate_run(
         for name, part in parts.items()
         if part is not None
     ]
-    return results, save_evaluations(run, results, training.read_history(run))
+    return results, save_evaluations(run, results, read_history(run))
 
 
 def save_evaluations(

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from textlora.evaluation import Evaluation
 from textlora.files import write_atomically
+from textlora.history import StepRecord
 from textlora.rundir import VISUALIZATIONS
-from textlora.training import StepRecord
 
 _DPI = 150
 _TRAIN, _VALIDATION, _MUTED = "#c2571a", "#1f5fa8", "#8a8f98"

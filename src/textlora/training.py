@@ -1,162 +1,33 @@
-"""Training, visible from top to bottom: prepare, loop, keep the best, save, verify.
+"""Training, visible from top to bottom: the timetable, the loop, one step, validation, the best."""
 
-The frozen weights are cast once to the fastest number format of the hardware. What is trained has a
-float32 master copy in the optimizer, so that small updates are not lost to rounding.
-"""
-
-import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from peft import PeftModel
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 
-from textlora import checkpoints, encoder
-from textlora.adapters import AdapterPlan, attach_adapter, cast_frozen, plan_adapter, set_dropout
-from textlora.batching import (
-    TokenizedTexts,
-    compute_epoch_batches,
-    make_batch,
-    split_by_tokens,
-    tokenize,
-)
+from textlora import checkpoints
+from textlora.adapters import set_dropout
+from textlora.batching import compute_epoch_batches, make_batch, split_by_tokens
 from textlora.checkpoints import Checkpoint, TrainingState
-from textlora.data import LabelledTexts
-from textlora.encoder import EncoderFiles
 from textlora.errors import TextloraError
+from textlora.history import StepRecord, ValidationRecord, append_record, cut_history
 from textlora.interrupts import StopRequest
+from textlora.learner import Learner, read_optimizer, write_optimizer
 from textlora.metrics import compute_scores
 from textlora.predictor import MAX_TOKENS, compute_logits, compute_softmax, forward
 from textlora.progress import Reporter
-from textlora.rundir import HISTORY
-from textlora.runtime import pick_device, pick_dtype, set_seed
+from textlora.runtime import set_seed
 from textlora.schedules import compute_dropout, compute_learning_rate
 from textlora.settings import Recipe
 
 Resume = Literal["auto", "never"]
 _RECORDS_PER_EPOCH = 20  # lines of history between two evaluations, for the learning curves
-
-
-@dataclass(frozen=True)
-class ValidationRecord:
-    """Validation figures at one step."""
-
-    loss: float
-    accuracy: float
-    f1_weighted: float
-    f1_macro: float
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """One line of history.jsonl: what was applied at `step`, and the mean loss since the last line.
-
-    No times are in it, so that two runs of one recipe write the same history.
-    """
-
-    step: int
-    epoch: float
-    train_loss: float
-    learning_rate: float
-    dropout: float
-    gradient_norm: float
-    validation: ValidationRecord | None
-
-
-@dataclass(frozen=True)
-class Learner:
-    """Everything the loop works on."""
-
-    recipe: Recipe
-    labels: tuple[str, ...]
-    files: EncoderFiles
-    tokenizer: Any
-    max_length: int
-    plan: AdapterPlan
-    model: PeftModel
-    weights: "TrainedWeights"
-    optimizer: torch.optim.Optimizer
-    device: torch.device
-    train: TokenizedTexts
-    train_label_ids: npt.NDArray[np.int64]
-    validation: TokenizedTexts
-    validation_label_ids: npt.NDArray[np.int64]
-
-
-class TrainedWeights:
-    """The trained parameters and their float32 masters, by name."""
-
-    def __init__(self, model: nn.Module, dtype: torch.dtype, head_names: list[str]) -> None:
-        self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        # Copied before the cast: the masters keep every bit of their start values.
-        self.masters = {
-            name: parameter.detach().clone().float().requires_grad_()
-            for name, parameter in self._parameters.items()
-        }
-        cast_frozen(model, head_names, dtype)
-
-    def collect_gradients(self) -> None:
-        """Move the gradients of the model to the masters."""
-        for name, parameter in self._parameters.items():
-            gradient = parameter.grad
-            self.masters[name].grad = None if gradient is None else gradient.float()
-            parameter.grad = None
-
-    def publish(self) -> None:
-        """Write the masters into the model, rounded to its number format."""
-        with torch.no_grad():
-            for name, parameter in self._parameters.items():
-                parameter.copy_(self.masters[name])
-
-    def read(self) -> dict[str, Tensor]:
-        """A copy of the masters on the CPU."""
-        return {name: m.detach().to("cpu", copy=True) for name, m in self.masters.items()}
-
-    def write(self, weights: dict[str, Tensor]) -> None:
-        """Replace masters and model weights."""
-        with torch.no_grad():
-            for name, master in self.masters.items():
-                master.copy_(weights[name])
-        self.publish()
-
-
-def prepare_learner(recipe: Recipe, texts: LabelledTexts) -> Learner:
-    """Load the encoder, attach the adapter, tokenize; every start value follows from the seed.
-
-    Raises:  ModelError or SettingsError if encoder and recipe do not fit.
-    """
-    device = pick_device()
-    files = encoder.locate_encoder(recipe.model)
-    tokenizer = encoder.load_tokenizer(files.folder, recipe.model.name)
-    set_seed(recipe.training.seed)
-    loaded = encoder.load_encoder(files, texts.labels, recipe.dropout.backbone)
-    max_length = encoder.find_max_length(loaded.model.config, recipe.model.max_length)
-    plan = plan_adapter(loaded.model, loaded.new_parameters, recipe.adapter)
-    model = attach_adapter(loaded.model, plan, recipe.adapter, recipe.dropout).to(device)
-    heads = [module.name for module in plan.modules]
-    weights = TrainedWeights(model, pick_dtype(recipe.training.precision, device), heads)
-    return Learner(
-        recipe=recipe,
-        labels=texts.labels,
-        files=files,
-        tokenizer=tokenizer,
-        max_length=max_length,
-        plan=plan,
-        model=model,
-        weights=weights,
-        optimizer=_make_optimizer(weights, recipe.training.weight_decay),
-        device=device,
-        train=tokenize(tokenizer, texts.train.texts, max_length),
-        train_label_ids=texts.train.label_ids,
-        validation=tokenize(tokenizer, texts.validation.texts, max_length),
-        validation_label_ids=texts.validation.label_ids,
-    )
 
 
 @dataclass(frozen=True)
@@ -248,7 +119,7 @@ def train_steps(
                     gradient_norm=outcome.gradient_norm,
                     validation=validation,
                 )
-                _append_record(run, record, state)
+                _record(run, record, state)
                 bar.advance(0, f"loss {record.train_loss:.3f}")
                 if validation is not None:
                     _keep_best(state, validation, settings.best_metric)
@@ -263,18 +134,6 @@ def train_steps(
                 )
     learner.weights.write(checkpoints.load_weights(run, state.best_step))
     return state
-
-
-def read_history(run: Path) -> list[StepRecord]:
-    """The lines of history.jsonl, oldest first."""
-    lines = (run / HISTORY).read_text("utf-8").splitlines()
-    records = []
-    for line in lines:
-        values = json.loads(line)
-        if values["validation"] is not None:
-            values["validation"] = ValidationRecord(**values["validation"])
-        records.append(StepRecord(**values))
-    return records
 
 
 @dataclass(frozen=True)
@@ -333,17 +192,6 @@ def _is_exhausted(state: TrainingState, patience: int) -> bool:
     return patience > 0 and state.stale_evaluations >= patience
 
 
-def _make_optimizer(weights: TrainedWeights, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW; biases and norms (vectors) are not decayed, as is usual."""
-    matrices = [master for master in weights.masters.values() if master.ndim > 1]
-    vectors = [master for master in weights.masters.values() if master.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=0.0, fused=True)
-
-
 def _start(
     learner: Learner, run: Path, fingerprint: str, resume: Resume, report: Reporter
 ) -> TrainingState:
@@ -358,9 +206,9 @@ def _start(
         state = TrainingState() if found is None else found.state
         if found is not None:
             learner.weights.write(found.weights)
-            _write_optimizer(learner, found.optimizer, state.step)
+            write_optimizer(learner, found.optimizer, state.step)
             report.say(f"{run}: continuing after step {state.step}")
-        _cut_history(run, state.num_records)
+        cut_history(run, state.num_records)
     except OSError as error:
         raise TextloraError(
             f"{run}: cannot be written ({error.strerror or error}); choose another --out"
@@ -369,39 +217,14 @@ def _start(
 
 
 def _save(learner: Learner, run: Path, state: TrainingState, fingerprint: str) -> None:
-    checkpoint = Checkpoint(state, learner.weights.read(), _read_optimizer(learner))
+    checkpoint = Checkpoint(state, learner.weights.read(), read_optimizer(learner))
     checkpoints.save_checkpoint(run, checkpoint, learner.recipe, fingerprint)
 
 
-def _read_optimizer(learner: Learner) -> dict[str, Tensor]:
-    tensors = {}
-    for name, master in learner.weights.masters.items():
-        for key in ("exp_avg", "exp_avg_sq"):
-            tensors[f"{name}.{key}"] = learner.optimizer.state[master][key].to("cpu", copy=True)
-    return tensors
-
-
-def _write_optimizer(learner: Learner, tensors: dict[str, Tensor], step: int) -> None:
-    for name, master in learner.weights.masters.items():
-        learner.optimizer.state[master] = {
-            "step": torch.tensor(float(step), device=master.device),
-            "exp_avg": tensors[f"{name}.exp_avg"].to(master.device),
-            "exp_avg_sq": tensors[f"{name}.exp_avg_sq"].to(master.device),
-        }
-
-
-def _append_record(run: Path, record: StepRecord, state: TrainingState) -> None:
-    with (run / HISTORY).open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(asdict(record)) + "\n")
+def _record(run: Path, record: StepRecord, state: TrainingState) -> None:
+    append_record(run, record)
     state.num_records += 1
     state.loss_total, state.loss_texts = 0.0, 0
-
-
-def _cut_history(run: Path, num_records: int) -> None:
-    """Drop the lines that were written after the checkpoint."""
-    path = run / HISTORY
-    lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
-    path.write_text("".join(lines[:num_records]), encoding="utf-8")
 
 
 def _describe(record: StepRecord, total_steps: int) -> str:
