@@ -8,10 +8,13 @@ import subprocess
 import sys
 import time
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import make_rows, write_csv
 
 from textlora.cli import main
+from textlora.tables import read_rows
 
 TINY = (
     "training.epochs=2",
@@ -304,3 +307,40 @@ def test_a_reader_that_goes_away_is_no_error_of_ours(tiny_run):
     words = f"{sys.executable} -m textlora plan | true"
     process = subprocess.run(["bash", "-c", words], capture_output=True, text=True, check=False)
     assert "Traceback" not in process.stderr
+
+
+BLOCK = """
+import socket
+def refuse(*arguments, **_):
+    with open({log!r}, "a") as stream:
+        stream.write(repr(arguments[1:]) + "\\n")
+    raise OSError("sockets are blocked in this test")
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+"""
+
+
+def test_a_local_model_and_local_data_open_no_socket(tiny_bert, data_folder, tmp_path):
+    """Also not in the process that verifies: both load the same `sitecustomize`."""
+    log = tmp_path / "sockets.log"
+    (tmp_path / "sitecustomize.py").write_text(BLOCK.format(log=str(log)))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    run, parquet = tmp_path / "run", tmp_path / "data"
+    parquet.mkdir()
+    for split in ("train", "test"):
+        rows = [row.values for row in read_rows(data_folder / f"{split}.csv")]
+        pq.write_table(pa.Table.from_pylist(rows), parquet / f"{split}-00000-of-00001.parquet")
+    commands = [
+        ["-c", "import socket; socket.create_connection(('127.0.0.1', 9))"],
+        ["-m", "textlora", *map(str, training_words(tiny_bert, parquet, run))],
+        ["-m", "textlora", "evaluate", str(run), "--data", str(data_folder)],
+        ["-m", "textlora", "predict", str(run)],
+        ["-m", "textlora", "doctor"],
+    ]
+    codes = []
+    for words in commands:
+        process = subprocess.run(
+            [sys.executable, *words], capture_output=True, text=True, check=False, env=environment
+        )
+        codes.append(process.returncode)
+    assert codes == [1, 0, 0, 0, 0], process.stderr
+    assert len(log.read_text().splitlines()) == 1  # the first command: the block works
