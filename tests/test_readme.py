@@ -1,0 +1,46 @@
+"""What the README promises exists."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from textlora.cli import app
+from textlora.settings import load_recipe
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_link_leads_to_a_file():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if "://" not in target:
+            assert (ROOT / target).exists(), target
+
+
+def test_every_command_exists():
+    known = {command.name or command.callback.__name__ for command in app.registered_commands}
+    for line in re.findall(r"\.venv/bin/textlora (\w+)", README):
+        assert line in known, line
+    for script in re.findall(r"python (src/\w+\.py)", README):
+        assert (ROOT / script).exists()
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"make (\w+)", README):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("flags", re.findall(r"--set (?:'[^']+'|\S+)", README))
+def test_every_setting_shown_is_understood(flags):
+    _, assignment = shlex.split(flags.strip("`|. "))
+    load_recipe("reference", [assignment.strip("`")])
+
+
+def test_figures_are_those_of_the_committed_results():
+    for case in ("demo", "reference"):
+        path = ROOT / "benchmarks" / "results" / f"accuracy_{case}.json"
+        scores = json.loads(path.read_text())["ag_news_test"]["scores"]
+        interval = scores["accuracy_interval"]
+        low, high = 100 * interval["low"], 100 * interval["high"]
+        assert f"{100 * scores['accuracy']:.2f} % ({low:.2f} to {high:.2f})" in README
