@@ -1,0 +1,78 @@
+"""From data to a saved run and back, for every family of encoders."""
+
+import shutil
+
+import numpy as np
+import pytest
+import transformers
+from conftest import FAMILIES, save_encoder, tiny_recipe
+
+from textlora.batching import tokenize
+from textlora.data import load_labelled_texts
+from textlora.errors import ModelError
+from textlora.pipeline import fit_run, train_run
+from textlora.predictor import Predictor, compute_logits
+from textlora.progress import Reporter
+from textlora.verify import compute_saved_logits
+
+QUIET = Reporter(quiet=True)
+
+
+def fit(folder, data_folder, run, *changes):
+    changes = ("training.epochs=1", 'adapter.targets={all = ["query", "ffn"]}', *changes)
+    recipe = tiny_recipe(folder, data_folder, *changes)
+    texts = load_labelled_texts(recipe.data)
+    learner, _ = fit_run(recipe, texts, run, resume="never", report=QUIET)
+    probes = texts.validation.texts
+    tokens = tokenize(learner.tokenizer, probes, learner.max_length)
+    logits = compute_logits(learner.model, tokens, learner.tokenizer.pad_token_id, learner.device)
+    return probes, logits
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "mpnet", "distilbert", "electra",
+                                    "deberta-v2", "modernbert"])  # fmt: skip
+def test_every_family_answers_the_same_after_saving_and_loading(tmp_path, data_folder, family):
+    assert family in FAMILIES
+    folder = save_encoder(tmp_path / "encoder", family)
+    probes, logits = fit(folder, data_folder, tmp_path / "run")
+    assert np.array_equal(compute_saved_logits(tmp_path / "run", probes), logits)
+    # The merged classifier rounds its weights to bfloat16 anew.
+    shares = Predictor.load(tmp_path / "run").predict_proba(probes).values
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert np.abs(shares - expected).max() < 0.05
+
+
+def test_a_layer_that_the_checkpoint_lacks_survives_saving(tmp_path, data_folder):
+    """PEFT alone would leave this pooler random and lose it."""
+    folder = save_encoder(tmp_path / "encoder", "bert")
+    config = transformers.BertConfig.from_pretrained(folder)
+    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    probes, logits = fit(folder, data_folder, tmp_path / "run")
+    assert np.array_equal(compute_saved_logits(tmp_path / "run", probes), logits)
+
+
+def test_running_the_same_command_again_changes_nothing(tmp_path, tiny_bert, data_folder):
+    recipe = tiny_recipe(tiny_bert, data_folder, "training.epochs=1")
+    texts = load_labelled_texts(recipe.data)
+    first = train_run(recipe, texts, tmp_path / "run", resume="auto", report=QUIET)
+    weights = (tmp_path / "run" / "adapter" / "adapter_model.safetensors").read_bytes()
+    again = train_run(recipe, texts, tmp_path / "run", resume="auto", report=QUIET)
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").read_bytes() == weights
+    assert [e.scores for e in again.evaluations] == [e.scores for e in first.evaluations]
+
+
+def test_a_run_that_does_not_reload_is_not_finished(tmp_path, tiny_bert, data_folder, monkeypatch):
+    """The base vanishes between saving and checking."""
+    folder = tmp_path / "encoder"
+    shutil.copytree(tiny_bert, folder)
+    recipe = tiny_recipe(folder, data_folder, "training.epochs=1")
+    texts = load_labelled_texts(recipe.data)
+
+    class Saboteur(Reporter):
+        def say(self, message):
+            if message.startswith("saved"):
+                (folder / "model.safetensors").unlink()
+
+    with pytest.raises(ModelError, match="does not load again"):
+        train_run(recipe, texts, tmp_path / "run", resume="auto", report=Saboteur(quiet=True))
+    assert not (tmp_path / "run" / "manifest.json").exists()
