@@ -196,6 +196,7 @@ def tiny_recipe(model: Path, data: Path | str, *changes: str):
         "training.batch_size=8",
         "training.learning_rate=0.01",
         "adapter.rank=4",
+        "training.best_metric=accuracy",
         'adapter.targets={all = ["query", "value", "ffn"]}',
         *changes,
     ]
