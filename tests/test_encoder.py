@@ -208,3 +208,22 @@ def test_the_fingerprint_sees_one_changed_bit(tmp_path, tiny_bert):
     content[-1] ^= 1
     (folder / "model.safetensors").write_bytes(content)
     assert encoder.compute_weights_fingerprint(folder) != before
+
+
+def test_a_config_that_names_its_own_code_is_refused_without_asking(tmp_path, tiny_bert):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_bert, folder)
+    canary = tmp_path / "canary"
+    (folder / "evil.py").write_text(f"open({str(canary)!r}, 'w').close()\nclass C: pass\n")
+    config = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.C"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError):
+        encoder.load_encoder(locate(folder), LABELS)
+    assert not canary.exists()
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path, tiny_bert):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_bert, folder, ignore=shutil.ignore_patterns("token*"))
+    with pytest.raises(ModelError, match="has no tokenizer files"):
+        encoder.load_tokenizer(folder, str(folder))

@@ -210,6 +210,8 @@ def _select(
     for selector, terms in targets.items():
         for layer in _parse_layers(selector, num_layers, targets):
             wanted.update((layer, part) for term in terms for part in _expand(term))
+    if not wanted:
+        raise SettingsError("adapter.targets: names no matrix; name at least one, such as query")
     existing = {(matrix.layer, term) for matrix in found for term in matrix.terms}
     missing = sorted(wanted - existing)
     if missing:

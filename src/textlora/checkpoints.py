@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -72,12 +73,14 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, recipe: Recipe, fingerpri
         write_json(staged / _STATE, values)
         write_json(staged / MANIFEST, describe_files(staged, [_WEIGHTS, _OPTIMIZER, _STATE]))
         replace_folder(staged, final)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise TextloraError(
-            f"{final}: cannot be written ({error.strerror or error}); make room and run the same "
+            f"{final}: cannot be written ({error}); make room and run the same "
             "command again, it continues from the checkpoint before"
         ) from None
-    keep = {checkpoint.state.best_step, *_list_steps(run)[-recipe.training.keep_checkpoints :]}
+    # A later one was damaged and passed over, or this run would have started from it.
+    earlier = [step for step in _list_steps(run) if step <= checkpoint.state.step]
+    keep = {checkpoint.state.best_step, *earlier[-recipe.training.keep_checkpoints :]}
     for step in _list_steps(run):
         if step not in keep:
             shutil.rmtree(_name(run, step), ignore_errors=True)

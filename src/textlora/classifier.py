@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from textlora import evaluation
 from textlora.data import Examples, make_labelled_texts
-from textlora.errors import DataError
+from textlora.errors import DataError, Interrupted
 from textlora.evaluation import Evaluation
 from textlora.pipeline import fit_run
 from textlora.predictor import Predictor
@@ -57,7 +57,11 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         run = Path(tempfile.mkdtemp(prefix="textlora-"))
         # The run lives as long as this object; `save` keeps it.
         weakref.finalize(self, shutil.rmtree, run, ignore_errors=True)
-        fit_run(recipe, data, run, resume="never", report=Reporter(quiet=not self.verbose))
+        try:
+            fit_run(recipe, data, run, resume="never", report=Reporter(quiet=not self.verbose))
+        except Interrupted:
+            # Cross-validation would count an ordinary exception as a failed fold and go on.
+            raise KeyboardInterrupt from None
         self._attach(run)  # answers come from the saved files: they need no other proof
         return self
 

@@ -152,11 +152,10 @@ def evaluate(
     from textlora.data import load_split
     from textlora.evaluation import evaluate_examples
     from textlora.predictor import Predictor
-    from textlora.rundir import RECIPE, read_manifest
+    from textlora.rundir import RECIPE
 
-    read_manifest(run)
-    resolved = _load(str(run / RECIPE), settings, data__source=data)
     predictor = Predictor.load(run)
+    resolved = _load(str(run / RECIPE), settings, data__source=data)
     examples = load_split(resolved.data, split, predictor.labels)
     result = evaluate_examples(predictor, examples, split=split, source=resolved.data.source)
     if out is not None:

@@ -109,7 +109,9 @@ def load_config(files: EncoderFiles, labels: tuple[str, ...], dropout: float = 0
     Raises:  ModelError for a broken file or a model without a sequence-classification head.
     """
     try:
-        config = AutoConfig.from_pretrained(files.folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(
+            files.folder, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"model {files.name!r}: {_first_line(error)}; give an encoder folder"
@@ -203,6 +205,10 @@ def load_tokenizer(folder: Path, name: str) -> Any:
         raise ModelError(
             f"model {name!r}: its tokenizer cannot be read ({_first_line(error)})"
         ) from None
+    # Without any of these transformers makes a tokenizer that knows no word, and says nothing.
+    vocabulary = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+    if not any(next(folder.glob(pattern), None) for pattern in vocabulary):
+        raise ModelError(f"model {name!r}: has no tokenizer files; copy tokenizer.json there")
     if not tokenizer.is_fast:
         raise ModelError(f"model {name!r}: has no tokenizer.json; save it with a fast tokenizer")
     return tokenizer

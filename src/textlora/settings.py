@@ -23,7 +23,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataSettings(_Section):
@@ -42,7 +42,7 @@ class DataSettings(_Section):
         0.1, gt=0.0, lt=1.0
     )  # held out of train when the data has no validation split
     stratified: bool = True  # keep the label shares in both parts of that split
-    split_seed: int = Field(42, ge=0)
+    split_seed: int = Field(42, ge=0, lt=2**32)
     repair_entities: bool = False  # turn broken HTML entities (#39; quot; &lt;b&gt;) back into text
     max_train_rows: int = Field(
         0, ge=0
@@ -128,7 +128,9 @@ def load_recipe(name: str, assignments: Iterable[str] = (), **flags: str | None)
     for flag, value in flags.items():
         if value is not None:
             section, key = flag.split("__")
-            values.setdefault(section, {})[key] = value
+            if not isinstance(values.setdefault(section, {}), dict):
+                raise SettingsError(f"recipe {name!r}: {section} is not a section of settings")
+            values[section][key] = value
     return parse_recipe(values, where=f"recipe {name!r}")
 
 

@@ -32,7 +32,7 @@ def verify_run(run: Path, texts: Sequence[str], expected: npt.NDArray[np.float32
     Raises:  ModelError if the run does not load or the logits differ.
     """
     process = subprocess.run(
-        [sys.executable, "-m", "textlora.verify", str(run)],
+        [sys.executable, "-P", "-m", "textlora.verify", str(run)],  # -P: not the user's modules
         input=json.dumps(list(texts)),
         capture_output=True,
         text=True,
