@@ -344,3 +344,16 @@ def test_a_local_model_and_local_data_open_no_socket(tiny_bert, data_folder, tmp
         codes.append(process.returncode)
     assert codes == [1, 0, 0, 0, 0], process.stderr
     assert len(log.read_text().splitlines()) == 1  # the first command: the block works
+
+
+def test_training_rows_are_never_taken_for_a_test(run_command, refuse, tiny_bert, tmp_path):
+    write_csv(tmp_path / "d.csv", make_rows(60))
+    run = tmp_path / "run"
+    words = training_words(tiny_bert, tmp_path / "d.csv", run, "training.epochs=1")
+    assert run_command(*words)[0] == 0
+    assert "has no 'test' split" in refuse(3, "evaluate", run)
+    _, out, _ = run_command("evaluate", run, "--split", "validation", "--json")
+    result = json.loads(out)
+    assert result["chose_checkpoint"]
+    stored = json.loads((run / "evaluation.json").read_text())["evaluations"][0]
+    assert result["scores"] == stored["scores"]

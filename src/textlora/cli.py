@@ -149,14 +149,17 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a classifier on labelled texts (default: the data of its recipe)."""
-    from textlora.data import load_split
+    from textlora.data import load_own_split, load_split
     from textlora.evaluation import evaluate_examples
     from textlora.predictor import Predictor
     from textlora.rundir import RECIPE
 
     predictor = Predictor.load(run)
     resolved = _load(str(run / RECIPE), settings, data__source=data)
-    examples = load_split(resolved.data, split, predictor.labels)
+    if resolved.data.source == predictor.recipe.data.source:
+        examples = load_own_split(resolved.data, split)
+    else:
+        examples = load_split(resolved.data, split, predictor.labels)
     result = evaluate_examples(predictor, examples, split=split, source=resolved.data.source)
     if out is not None:
         from textlora.pipeline import save_evaluations

@@ -131,6 +131,24 @@ def load_split(settings: DataSettings, split: str, labels: tuple[str, ...]) -> E
     return _number_labels(part, labels, "the classifier")
 
 
+def load_own_split(settings: DataSettings, split: str) -> Examples:
+    """A part of the data that a classifier was trained from, as training saw it.
+
+    A single file has no test part, and its rows must not be taken for one.
+
+    Raises:  DataError for a part that does not exist, and as `load_labelled_texts`.
+    """
+    texts = load_labelled_texts(settings)
+    parts = {"train": texts.train, "validation": texts.validation, "test": texts.test}
+    part = parts.get(split)
+    if part is None:
+        raise DataError(
+            f"{settings.source}: the data of this run has no {split!r} split; "
+            "give labelled texts with --data, or --split validation"
+        )
+    return part
+
+
 def split_examples(
     examples: Examples, settings: DataSettings, labels: tuple[str, ...]
 ) -> tuple[Examples, Examples]:
