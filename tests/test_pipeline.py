@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import transformers
 from conftest import FAMILIES, save_encoder, tiny_recipe
+from safetensors.torch import load_file, save_file
 
 from textlora.batching import tokenize
 from textlora.data import load_labelled_texts
@@ -76,3 +77,17 @@ def test_a_run_that_does_not_reload_is_not_finished(tmp_path, tiny_bert, data_fo
     with pytest.raises(ModelError, match="does not load again"):
         train_run(recipe, texts, tmp_path / "run", resume="auto", report=Saboteur(quiet=True))
     assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("lost", ["embeddings.token_type_embeddings", "embeddings.LayerNorm"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_lost_layer_inside_the_encoder_is_trained_and_kept(
+    tmp_path, data_folder, lost, precision
+):
+    folder = save_encoder(tmp_path / "encoder", "bert")
+    path = folder / "model.safetensors"
+    kept = {name: t for name, t in load_file(path).items() if not name.startswith(lost)}
+    save_file(kept, path, metadata={"format": "pt"})
+    change = f"training.precision={precision}"
+    probes, logits = fit(folder, data_folder, tmp_path / "run", change)
+    assert np.array_equal(compute_saved_logits(tmp_path / "run", probes), logits)

@@ -35,6 +35,7 @@ _SUFFIXES: dict[Matrix, tuple[str, ...]] = {
     "ffn_in": ("intermediate.dense", "ffn.lin1", "mlp.Wi"),
     "ffn_out": ("output.dense", "ffn.lin2", "mlp.Wo"),
 }  # fmt: skip
+_INSIDE_ENCODER = re.compile(r"(^|\.)(embeddings|encoder|transformer|layers?)(\.|$)")
 _LAYER = re.compile(r"^(?P<stem>.*\blayers?)\.(?P<index>\d+)\.(?P<suffix>.+)$")
 
 
@@ -153,7 +154,9 @@ def cast_frozen(model: nn.Module, trained_modules: Iterable[str], dtype: torch.d
     if dtype == torch.float32:
         return
     kept: set[int] = set()
-    names = set(trained_modules)
+    # Inside the encoder a float32 island would feed float32 into bfloat16 layers; the head and what
+    # stands right before it (a pooler) do not.
+    names = {name for name in trained_modules if not _INSIDE_ENCODER.search(name)}
     for name, module in model.named_modules():
         # Under PEFT the name is that of the wrapper, which holds the trained copy.
         if name.removeprefix("base_model.model.") in names:
