@@ -5,6 +5,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from textlora import evaluation, plots, rundir, training
 from textlora.batching import tokenize
 from textlora.checkpoints import TrainingState
@@ -126,6 +128,16 @@ def copy_pictures(pictures: tuple[Path, ...], folder: Path) -> None:
 
 
 def _save(learner: Learner, run: Path, fingerprint: str) -> None:
+    try:
+        _write_run(learner, run, fingerprint)
+    except (OSError, SafetensorError) as error:
+        raise TextloraError(
+            f"{run}: cannot be written ({error}); make room and run the same command again, "
+            "it continues from the last checkpoint"
+        ) from None
+
+
+def _write_run(learner: Learner, run: Path, fingerprint: str) -> None:
     # Without its manifest an older classifier is no longer complete; it must not seem to be.
     (run / MANIFEST).unlink(missing_ok=True)
     weights = learner.weights.read()

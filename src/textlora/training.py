@@ -222,7 +222,13 @@ def _save(learner: Learner, run: Path, state: TrainingState, fingerprint: str) -
 
 
 def _record(run: Path, record: StepRecord, state: TrainingState) -> None:
-    append_record(run, record)
+    try:
+        append_record(run, record)
+    except OSError as error:
+        raise TextloraError(
+            f"{run}: history cannot be written ({error.strerror or error}); make room and run the "
+            "same command again, it continues from the last checkpoint"
+        ) from None
     state.num_records += 1
     state.loss_total, state.loss_texts = 0.0, 0
 

@@ -31,14 +31,12 @@ def verify_run(run: Path, texts: Sequence[str], expected: npt.NDArray[np.float32
     Shapes:  expected (texts, labels).
     Raises:  ModelError if the run does not load or the logits differ.
     """
-    process = subprocess.run(
-        [sys.executable, "-P", "-m", "textlora.verify", str(run)],  # -P: not the user's modules
-        input=json.dumps(list(texts)),
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-    )
+    try:
+        process = _start_verifier(run, texts)
+    except subprocess.TimeoutExpired:
+        raise ModelError(
+            f"{run}: loading it again took more than {_TIMEOUT_S} s; run the same command again"
+        ) from None
     if process.returncode:
         reason = (process.stderr.strip() or "no message").splitlines()[-1]
         raise ModelError(f"{run}: the saved classifier does not load again ({reason}); report this")
@@ -50,6 +48,17 @@ def verify_run(run: Path, texts: Sequence[str], expected: npt.NDArray[np.float32
             f"(logits differ by {difference:.3g}, allowed {_TOLERANCE}); report this"
         )
     return difference
+
+
+def _start_verifier(run: Path, texts: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "textlora.verify", str(run)],  # -P: not the user's modules
+        input=json.dumps(list(texts)),
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
 
 
 def compute_saved_logits(run: Path, texts: Sequence[str]) -> npt.NDArray[np.float32]:
