@@ -1,9 +1,11 @@
 import copy
+import shutil
 
 import pytest
 import torch
 import transformers
 from conftest import FAMILIES, save_encoder
+from safetensors.torch import load_file, save_file
 
 from textlora import encoder
 from textlora.adapters import (
@@ -194,3 +196,24 @@ def test_the_head_stays_float32_in_a_bfloat16_model(family_folder):
         expected = torch.float32 if "modules_to_save" in name else torch.bfloat16
         if "original_module" not in name:
             assert parameter.dtype == expected, name
+
+
+@pytest.mark.parametrize("lost", ["encoder.layer.1.", "encoder.layer.1.output.LayerNorm.bias"])
+def test_what_the_checkpoint_lacks_in_an_adapted_layer_is_trained_whole(tiny_bert, tmp_path, lost):
+    folder = shutil.copytree(tiny_bert, tmp_path / "bert")
+    stored = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in stored.items() if not name.startswith(lost)}
+    assert len(kept) < len(stored)
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    model, plan = load_and_attach(folder, targets={"all": ("query", "value")})
+    skeleton = encoder.build_skeleton(encoder.load_config(files_of(folder), LABELS))
+    settings = AdapterSettings(targets={"all": ("query", "value")})
+    assert plan_adapter(skeleton, find_new_parameters(skeleton, folder), settings) == plan
+    trained = [n for n, p in model.named_parameters() if p.requires_grad]
+    assert any(f"{lost.removesuffix('bias')}modules_to_save" in n or lost in n for n in trained)
+    assert plan.trainable == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    layers = {matrix.layer for matrix in plan.matrices}
+    assert layers == ({0} if lost.endswith("1.") else {0, 1})
+    if lost.endswith("1."):
+        with pytest.raises(SettingsError, match="lacks every layer named"):
+            load_and_attach(folder, targets={"1": ("query",)})

@@ -8,10 +8,12 @@ from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
     Trainer,
+    TrainerState,
     TrainingArguments,
 )
 
 from textlora.callbacks import DropoutScheduler, MetricsTracker
+from textlora.errors import SettingsError
 from textlora.metrics import compute_scores
 
 LABELS = ("sport", "money", "space")
@@ -109,3 +111,10 @@ def test_a_schedule_can_rise_from_zero(tmp_path, tiny_bert):
     make_trainer(tmp_path, tiny_bert, scheduler, MetricsTracker(), epochs=1).train()
     assert (scheduler.applied[0], scheduler.applied[-1]) == (0.0, 0.2)
     assert scheduler.applied == sorted(scheduler.applied)
+
+
+def test_a_scheduler_that_would_do_nothing_says_so():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.1))
+    state = TrainerState(global_step=0, max_steps=10)
+    with pytest.raises(SettingsError, match="no dropout module in scope 'adapter'"):
+        DropoutScheduler(0.1, 0.0).on_step_begin(None, state, None, model=model)

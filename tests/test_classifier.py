@@ -1,3 +1,5 @@
+import copy
+import gc
 import os
 import subprocess
 import sys
@@ -40,11 +42,27 @@ def test_it_learns_and_answers_in_the_labels_it_was_given(fitted):
     assert (fitted.classes_[shares.argmax(axis=1)] == fitted.predict(NEW_TEXTS)).all()
 
 
-def test_integer_labels_come_back_as_integers(make):
+def test_integer_labels_come_back_as_integers(make, tmp_path):
     numbers = [{"sport": 7, "money": 30, "space": 5}[label] for label in LABELS]
     fitted = make(**{"training.epochs": 1}).fit(TEXTS, numbers)
     assert fitted.classes_.tolist() == [5, 7, 30]
     assert set(fitted.predict(NEW_TEXTS).tolist()) <= {5, 7, 30}
+    fitted.save(tmp_path / "kept")
+    loaded = TextClassifier.load(tmp_path / "kept")
+    assert loaded.classes_.dtype == fitted.classes_.dtype
+    assert np.array_equal(loaded.predict(NEW_TEXTS), fitted.predict(NEW_TEXTS))
+
+
+def test_a_copy_outlives_its_original(make, tmp_path):
+    fitted = make(**{"training.epochs": 1}).fit(TEXTS, LABELS)
+    twin = copy.deepcopy(fitted)
+    folder = fitted.run_
+    del fitted
+    gc.collect()
+    twin.save(tmp_path / "kept")
+    del twin
+    gc.collect()
+    assert not folder.exists()
 
 
 def test_evaluation_is_that_of_the_command(fitted):

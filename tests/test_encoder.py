@@ -173,7 +173,14 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(no_sockets, tmp
     assert no_sockets == []
 
 
-def test_without_the_hub_the_exit_is_quick_and_names_the_ways_out(tmp_path):
+@pytest.mark.parametrize("cached", ["nothing", "all but the tokenizer"])
+def test_without_the_hub_the_exit_is_quick_and_names_the_ways_out(tmp_path, tiny_bert, cached):
+    if cached != "nothing":
+        cache = tmp_path / "hub" / "models--FacebookAI--roberta-base"
+        shutil.copytree(tiny_bert, cache / "snapshots" / "abc")
+        (cache / "snapshots" / "abc" / "tokenizer.json").unlink()
+        (cache / "refs").mkdir()
+        (cache / "refs" / "main").write_text("abc")
     start = time.monotonic()
     process = subprocess.run(
         [sys.executable, "-m", "textlora", "train", "--data", "embedded:headlines",
@@ -227,3 +234,12 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path, tiny_bert):
     shutil.copytree(tiny_bert, folder, ignore=shutil.ignore_patterns("token*"))
     with pytest.raises(ModelError, match="has no tokenizer files"):
         encoder.load_tokenizer(folder, str(folder))
+
+
+def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path, tiny_bert):
+    folder = shutil.copytree(tiny_bert, tmp_path / "bert")
+    path = folder / "tokenizer_config.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in values.items() if k != "pad_token"}))
+    with pytest.raises(ModelError, match="no padding token"):
+        encoder.load_tokenizer(folder, "bert")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from textlora.batching import tokenize
 from textlora.data import load_labelled_texts
 from textlora.errors import ModelError
-from textlora.pipeline import fit_run, train_run
+from textlora.pipeline import copy_pictures, fit_run, train_run
 from textlora.predictor import Predictor, compute_logits
 from textlora.progress import Reporter
 from textlora.verify import compute_saved_logits
@@ -79,7 +79,9 @@ def test_a_run_that_does_not_reload_is_not_finished(tmp_path, tiny_bert, data_fo
     assert not (tmp_path / "run" / "manifest.json").exists()
 
 
-@pytest.mark.parametrize("lost", ["embeddings.token_type_embeddings", "embeddings.LayerNorm"])
+@pytest.mark.parametrize(
+    "lost", ["embeddings.LayerNorm", "encoder.layer.0.", "encoder.layer.1.output.LayerNorm.bias"]
+)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_lost_layer_inside_the_encoder_is_trained_and_kept(
     tmp_path, data_folder, lost, precision
@@ -91,3 +93,9 @@ def test_a_lost_layer_inside_the_encoder_is_trained_and_kept(
     change = f"training.precision={precision}"
     probes, logits = fit(folder, data_folder, tmp_path / "run", change)
     assert np.array_equal(compute_saved_logits(tmp_path / "run", probes), logits)
+
+
+def test_pictures_may_be_asked_for_where_they_are(tiny_run):
+    pictures = tuple((tiny_run / "visualizations").iterdir())
+    assert pictures
+    copy_pictures(pictures, tiny_run / "visualizations" / ".." / "visualizations")

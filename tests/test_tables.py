@@ -1,4 +1,6 @@
 import codecs
+import datetime
+import decimal
 import gzip
 import json
 import os
@@ -39,7 +41,7 @@ def refuse(path, *parts, encoding="utf-8"):
 
 def write(path, columns, *batches):
     """Write the batches; one that is an exception is raised in its place."""
-    with TableWriter(path, columns) as writer:
+    with TableWriter(path, dict.fromkeys(columns)) as writer:
         for rows in batches:
             if isinstance(rows, Exception):
                 raise rows
@@ -214,7 +216,7 @@ def test_an_unknown_ending_is_refused_for_reading_and_writing(name, tmp_path):
     path = save(tmp_path / name, "text,label\na,b\n")
     refuse(path, "unknown kind of file", repr(path.suffix), ".csv, .tsv", "also with .gz")
     with pytest.raises(DataError, match="unknown kind of file"):
-        TableWriter(path, ["text"])
+        TableWriter(path, {"text": None})
 
 
 def test_an_ending_may_be_in_capitals(tmp_path):
@@ -282,7 +284,7 @@ def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path):
     with pytest.raises(KeyError):
         write(path, ["text"], [{"text": "new"}], KeyError())
     assert path.read_text() == "old"
-    with TableWriter(path, ["text"]) as writer:
+    with TableWriter(path, {"text": None}) as writer:
         writer.write([{"text": "new"}])
         assert path.read_text() == "old"
     assert read(path) == [{"text": "new"}]
@@ -302,7 +304,7 @@ def test_a_place_that_cannot_be_written_is_a_data_error(kind, tmp_path):
     folder.mkdir()
     for path, reason in ((file / f"table.{kind}", "cannot be written"), (folder, "is a folder")):
         with pytest.raises(DataError) as caught:
-            TableWriter(path, ["text"])
+            TableWriter(path, {"text": None})
         message = str(caught.value)
         assert message.startswith(f"{path}: {reason}")
         assert "another place" in message or "name a file" in message
@@ -322,7 +324,7 @@ from textlora.tables import TableWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
-    with TableWriter(Path(sys.argv[1]), ["text"]) as writer:
+    with TableWriter(Path(sys.argv[1]), {"text": str}) as writer:
         writer.write([{"text": str(random.random())} for _ in range(int(sys.argv[2]))])
 except DataError as error:
     print(error)
@@ -347,8 +349,8 @@ def test_half_a_surrogate_pair_is_written_as_a_question_mark(kind, tmp_path):
 
 @pytest.mark.parametrize(
     "batches",
-    [[[{"a": 1}], [{"a": "x"}]], [[{"a": 1}, {"a": "x"}]], [[{"a": None}], [{"a": "x"}]]],
-    ids=["second batch", "one batch", "nothing, then text"],
+    [[[{"a": 1}], [{"a": "x"}]], [[{"a": 1}, {"a": "x"}]]],
+    ids=["second batch", "one batch"],
 )
 def test_a_parquet_column_of_two_kinds_is_a_data_error_and_leaves_nothing(batches, tmp_path):
     path = tmp_path / "table.parquet"
@@ -359,3 +361,36 @@ def test_a_parquet_column_of_two_kinds_is_a_data_error_and_leaves_nothing(batche
     assert message.endswith("write .csv or .jsonl instead")
     assert "\n" not in message
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_without_a_value_may_come_first(kind, tmp_path):
+    path = tmp_path / f"table.{kind}"
+    first, later = {"id": None, "label": None, "share": None}, {"id": "x", "label": 3, "share": 0.5}
+    with TableWriter(path, {"id": None, "label": int, "share": float}) as writer:
+        writer.write([first, first])
+        writer.write([later])
+    found = read(path)
+    assert [set(row.values()) for row in found[:2]] in ([{None}] * 2, [{""}] * 2)
+    assert [str(value) for value in found[2].values()] == ["x", "3", "0.5"]
+
+
+def test_text_output_leaves_what_is_not_there_empty(tmp_path):
+    write(tmp_path / "out.txt", ["id", "label"], [{"id": 0, "label": None}])
+    assert (tmp_path / "out.txt").read_text() == "0\t\n"
+
+
+def test_json_output_holds_what_only_parquet_knows(tmp_path):
+    rows = [{"id": datetime.date(2026, 1, 2)}, {"id": decimal.Decimal("1.50")}]
+    write(tmp_path / "out.jsonl", ["id"], rows)
+    assert [row["id"] for row in read(tmp_path / "out.jsonl")] == ["2026-01-02", "1.50"]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    refuse(save(tmp_path / "a.csv", "text,label,text\na,b,c\n"), "'text'", "rename")
+
+
+def test_utf_16_without_a_mark_is_told(tmp_path):
+    path = save(tmp_path / "a.csv", "text,label\ngoal,sport\n".encode("utf-16-le"))
+    refuse(path, "UTF-16", "--encoding utf-16-le")
+    assert list(read_rows(path, "utf-16-le"))[0].values == {"text": "goal", "label": "sport"}

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -25,14 +26,14 @@ def make_learner(tiny_bert, data_folder):
     def make(*changes):
         recipe = tiny_recipe(tiny_bert, data_folder, *changes)
         texts = load_labelled_texts(recipe.data)
-        return prepare_learner(recipe, texts), texts.fingerprint
+        return prepare_learner(recipe, texts)
 
     return make
 
 
 def train(make_learner, run, *changes, resume="auto"):
-    learner, fingerprint = make_learner(*changes)
-    state = train_steps(learner, run, fingerprint, resume, QUIET)
+    learner = make_learner(*changes)
+    state = train_steps(learner, run, resume, QUIET)
     return learner, state
 
 
@@ -80,25 +81,25 @@ def test_the_same_seed_gives_the_same_bits(make_learner, tmp_path, precision):
 def test_a_stopped_run_continues_to_the_same_bits(make_learner, tmp_path, stop):
     changes = ("training.epochs=2", "dropout.backbone=0.1", "training.evaluate_every=5")
     train(make_learner, tmp_path / "whole", *changes)
-    learner, fingerprint = make_learner(*changes)
+    learner = make_learner(*changes)
     stop_after(learner, stop)
     with pytest.raises(Interrupted, match=r"checkpoint saved; run the same command again"):
-        train_steps(learner, tmp_path / "stopped", fingerprint, "auto", QUIET)
+        train_steps(learner, tmp_path / "stopped", "auto", QUIET)
     train(make_learner, tmp_path / "stopped", *changes)
     assert everything_written(tmp_path / "stopped") == everything_written(tmp_path / "whole")
 
 
 def test_sigterm_is_told_apart_from_ctrl_c(make_learner, tmp_path):
-    learner, fingerprint = make_learner()
+    learner = make_learner()
     stop_after(learner, 2, signal.SIGTERM)
     with pytest.raises(Terminated) as caught:
-        train_steps(learner, tmp_path, fingerprint, "auto", QUIET)
+        train_steps(learner, tmp_path, "auto", QUIET)
     assert caught.value.exit_code == 143
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_second_ctrl_c_stops_at_once(make_learner, tmp_path):
-    learner, fingerprint = make_learner()
+    learner = make_learner()
     stop_after(learner, 2)
     learner.model.register_forward_pre_hook(
         lambda *_: (
@@ -108,7 +109,7 @@ def test_a_second_ctrl_c_stops_at_once(make_learner, tmp_path):
         )
     )
     with pytest.raises(KeyboardInterrupt):
-        train_steps(learner, tmp_path, fingerprint, "auto", QUIET)
+        train_steps(learner, tmp_path, "auto", QUIET)
 
 
 def test_training_works_outside_the_main_thread(make_learner, tmp_path):
@@ -128,9 +129,12 @@ def test_another_recipe_or_other_data_is_refused_with_the_difference(make_learne
     train(make_learner, tmp_path, "training.epochs=1")
     with pytest.raises(SettingsError, match=r"adapter\.rank was 4, is 2.*--resume never"):
         train(make_learner, tmp_path, "training.epochs=1", "adapter.rank=2")
-    learner, _ = make_learner("training.epochs=1")
-    with pytest.raises(SettingsError, match="texts or labels of the data have changed"):
-        train_steps(learner, tmp_path, "0" * 64, "auto", QUIET)
+    learner = make_learner("training.epochs=1")
+    for field, reason in (("data", "texts or labels of the data"), ("encoder", "weights of")):
+        origin = dataclasses.replace(learner.origin, **{field: "0" * 64})
+        changed = dataclasses.replace(learner, origin=origin)
+        with pytest.raises(SettingsError, match=f"{reason}.* have changed"):
+            train_steps(changed, tmp_path, "auto", QUIET)
     _, state = train(make_learner, tmp_path, "adapter.rank=2", "training.epochs=1", resume="never")
     assert state.step == 24
 
@@ -150,8 +154,8 @@ def test_a_damaged_checkpoint_is_passed_over(make_learner, tmp_path, name, damag
         file.write_bytes(content)
     else:
         file.unlink()
-    learner, fingerprint = make_learner(*changes)
-    train_steps(learner, tmp_path / "run", fingerprint, "auto", Reporter())
+    learner = make_learner(*changes)
+    train_steps(learner, tmp_path / "run", "auto", Reporter())
     assert everything_written(tmp_path / "run") == expected
     assert "trying the one before" in capfd.readouterr().err
 
@@ -215,8 +219,8 @@ def test_a_micro_batch_changes_memory_not_the_gradient(make_learner, tmp_path, m
 def test_optimizer_equals_the_plain_loop(make_learner, tmp_path):
     """Three steps of ours are three steps of torch's AdamW with clipping, written out."""
     changes = ("training.epochs=1", "training.precision=fp32", "dropout.start=0", "dropout.end=0")
-    learner, _ = make_learner(*changes)
-    reference, _ = make_learner(*changes)
+    learner = make_learner(*changes)
+    reference = make_learner(*changes)
     table = Timetable(learner.recipe, 24)
     batches = training.compute_epoch_batches(learner.train.lengths, 8, 42, 0)
     parameters = [p for p in reference.model.parameters() if p.requires_grad]
@@ -243,24 +247,24 @@ def test_optimizer_equals_the_plain_loop(make_learner, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_reason(make_learner, tmp_path):
-    learner, fingerprint = make_learner()
+    learner = make_learner()
     for master in learner.weights.masters.values():
         with torch.no_grad():
             master.fill_(float("nan"))
     learner.weights.publish()
     with pytest.raises(TextloraError, match=r"loss became nan.*lower training\.learning_rate"):
-        train_steps(learner, tmp_path, fingerprint, "auto", QUIET)
+        train_steps(learner, tmp_path, "auto", QUIET)
 
 
 def test_a_place_that_cannot_be_written_is_named(make_learner, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    learner, fingerprint = make_learner()
+    learner = make_learner()
     with pytest.raises(TextloraError, match=r"file.*cannot be written.*--out"):
-        train_steps(learner, tmp_path / "file" / "run", fingerprint, "auto", QUIET)
+        train_steps(learner, tmp_path / "file" / "run", "auto", QUIET)
 
 
 def test_masters_keep_what_bfloat16_would_lose(make_learner, tmp_path):
-    learner, _ = make_learner("training.precision=bf16")
+    learner = make_learner("training.precision=bf16")
     name, master = next((n, m) for n, m in learner.weights.masters.items() if "lora_A" in n)
     parameter = dict(learner.model.named_parameters())[name]
     assert (parameter.dtype, master.dtype) == (torch.bfloat16, torch.float32)

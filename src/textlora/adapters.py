@@ -111,6 +111,14 @@ def plan_adapter(
     found = _find_matrices(model, settings.rank)
     wanted = _select(found, settings.targets)
     modules = _find_trained_modules(model, set(new_parameters))
+    # A layer that the checkpoint lacks is trained whole; an adapter inside it would add nothing.
+    whole = tuple(f"{module.name}." for module in modules)
+    wanted = [m for m in wanted if not f"{m.name}.".startswith(whole)]
+    if not wanted:
+        raise SettingsError(
+            "adapter.targets: the checkpoint lacks every layer named, so those are trained whole; "
+            "name a layer that it has"
+        )
     base = sum(parameter.numel() for parameter in model.parameters())
     extra = sum(matrix.num_parameters for matrix in wanted) + sum(m.num_parameters for m in modules)
     num_layers = len({matrix.layer for matrix in found})
@@ -167,11 +175,19 @@ def cast_frozen(model: nn.Module, trained_modules: Iterable[str], dtype: torch.d
             tensor.data = tensor.data.to(dtype)
 
 
-def set_dropout(model: nn.Module, probability: float, scope: str) -> None:
-    """Set the dropout of the adapters (scope "adapter") or of every dropout module ("all")."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Dropout) and (scope == "all" or ".lora_dropout." in name):
-            module.p = probability
+def set_dropout(model: nn.Module, probability: float, scope: str) -> int:
+    """Set the dropout of the adapters (scope "adapter") or of every dropout module ("all").
+
+    Returns how many modules were set.
+    """
+    modules = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Dropout) and (scope == "all" or ".lora_dropout." in name)
+    ]
+    for module in modules:
+        module.p = probability
+    return len(modules)
 
 
 def merge_adapter(model: PeftModel) -> nn.Module:
@@ -285,7 +301,9 @@ def _find_trained_modules(model: nn.Module, new_parameters: set[str]) -> list[Tr
     for name, module in model.named_modules():
         own = [f"{name}.{parameter}" for parameter, _ in module.named_parameters()]
         inside = any(name.startswith(f"{taken.name}.") for taken in chosen)
-        if name and own and not inside and names.issuperset(own):
+        # Half new, such as a norm without its bias: PEFT can train modules only, so all of it.
+        half = any(f"{name}.{p}" in names for p, _ in module.named_parameters(recurse=False))
+        if name and own and not inside and (half or names.issuperset(own)):
             chosen.append(TrainedModule(name, sum(p.numel() for p in module.parameters())))
     return chosen
 

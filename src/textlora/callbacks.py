@@ -15,6 +15,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from textlora.adapters import set_dropout
+from textlora.errors import SettingsError
 from textlora.files import write_json
 from textlora.history import StepRecord, ValidationRecord
 from textlora.plots import draw_learning_curves, save_figure
@@ -56,7 +57,11 @@ class DropoutScheduler(TrainerCallback):  # type: ignore[misc]
             total_steps=state.max_steps,
             shape=self.shape,
         )
-        set_dropout(model, probability, self.scope)
+        if not set_dropout(model, probability, self.scope):
+            raise SettingsError(
+                f"DropoutScheduler: the model has no dropout module in scope {self.scope!r}; "
+                "give LoraConfig a positive lora_dropout, or use scope 'all'"
+            )
         self.applied.append(probability)
 
     def on_log(

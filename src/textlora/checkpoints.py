@@ -54,7 +54,19 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
 
 
-def save_checkpoint(run: Path, checkpoint: Checkpoint, recipe: Recipe, fingerprint: str) -> None:
+@dataclass(frozen=True)
+class Origin:
+    """What a run grows from; it is continued only where all of this is the same.
+
+    `data` and `encoder` are SHA-256 fingerprints of texts with labels, and of the weight files.
+    """
+
+    recipe: Recipe
+    data: str
+    encoder: str
+
+
+def save_checkpoint(run: Path, checkpoint: Checkpoint, origin: Origin) -> None:
     """Write a checkpoint whole or not at all, then drop those that are no longer needed.
 
     Raises:  TextloraError if it cannot be written; older checkpoints are then untouched.
@@ -69,8 +81,9 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, recipe: Recipe, fingerpri
         save_file(checkpoint.optimizer, staged / _OPTIMIZER)
         state = asdict(checkpoint.state)
         state["best_value"] = None if checkpoint.state.best_step == 0 else state["best_value"]
-        values = {"state": state, "recipe": recipe.model_dump(mode="json"), "data": fingerprint}
-        write_json(staged / _STATE, values)
+        recipe = origin.recipe.model_dump(mode="json")
+        fingerprints = {"data": origin.data, "encoder": origin.encoder}
+        write_json(staged / _STATE, {"state": state, "recipe": recipe, **fingerprints})
         write_json(staged / MANIFEST, describe_files(staged, [_WEIGHTS, _OPTIMIZER, _STATE]))
         replace_folder(staged, final)
     except (OSError, SafetensorError) as error:
@@ -80,18 +93,16 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, recipe: Recipe, fingerpri
         ) from None
     # A later one was damaged and passed over, or this run would have started from it.
     earlier = [step for step in _list_steps(run) if step <= checkpoint.state.step]
-    keep = {checkpoint.state.best_step, *earlier[-recipe.training.keep_checkpoints :]}
+    keep = {checkpoint.state.best_step, *earlier[-origin.recipe.training.keep_checkpoints :]}
     for step in _list_steps(run):
         if step not in keep:
             shutil.rmtree(_name(run, step), ignore_errors=True)
 
 
-def find_checkpoint(
-    run: Path, recipe: Recipe, fingerprint: str
-) -> tuple[Checkpoint | None, list[str]]:
+def find_checkpoint(run: Path, origin: Origin) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint of this run, and what was wrong with newer ones.
 
-    Raises:  SettingsError if the run was started with another recipe or other data.
+    Raises:  SettingsError if the run was started with another recipe, other data or weights.
     """
     damaged = []
     for step in reversed(_list_steps(run)):
@@ -101,7 +112,7 @@ def find_checkpoint(
             damaged.append(f"{folder}: {reason}; trying the one before")
             continue
         values = json.loads((folder / _STATE).read_text("utf-8"))
-        _check_same(run, values, recipe, fingerprint)
+        _check_same(run, values, origin)
         state = TrainingState(**values["state"])
         if state.best_step and _find_damage(_name(run, state.best_step)):
             damaged.append(f"{folder}: its best checkpoint is lost; trying the one before")
@@ -138,16 +149,18 @@ def _find_damage(folder: Path) -> str | None:
         return f"{MANIFEST} is missing or damaged"
 
 
-def _check_same(run: Path, values: dict[str, Any], recipe: Recipe, fingerprint: str) -> None:
+def _check_same(run: Path, values: dict[str, Any], origin: Origin) -> None:
     changed = []
-    current = recipe.model_dump(mode="json")
+    current = origin.recipe.model_dump(mode="json")
     for section, settings in values["recipe"].items():
         for name, old in settings.items():
             new = current[section].get(name)
             if old != new:
                 changed.append(f"{section}.{name} was {old!r}, is {new!r}")
-    if not changed and values["data"] != fingerprint:
+    if not changed and values["data"] != origin.data:
         changed.append("the texts or labels of the data have changed")
+    if not changed and values["encoder"] != origin.encoder:
+        changed.append(f"the weights of {origin.recipe.model.name} have changed")
     if changed:
         raise SettingsError(
             f"{run}: was started with other settings ({'; '.join(changed)}); "

@@ -1,5 +1,6 @@
 """`TextClassifier`: the commands' code path in scikit-learn's manner."""
 
+import json
 import shutil
 import tempfile
 import weakref
@@ -16,10 +17,13 @@ from textlora import evaluation
 from textlora.data import Examples, make_labelled_texts
 from textlora.errors import DataError, Interrupted
 from textlora.evaluation import Evaluation
+from textlora.files import write_json
 from textlora.pipeline import fit_run
 from textlora.predictor import Predictor
 from textlora.progress import Reporter
 from textlora.settings import Recipe, load_recipe
+
+_CLASSES = "classes.json"  # beside the run, where labels are numbers
 
 
 class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -54,15 +58,15 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         names = [str(label) for label in self.classes_]
         recipe = self._make_recipe(names)
         data = make_labelled_texts(checked, [str(label) for label in given], recipe.data)
-        run = Path(tempfile.mkdtemp(prefix="textlora-"))
-        # The run lives as long as this object; `save` keeps it.
-        weakref.finalize(self, shutil.rmtree, run, ignore_errors=True)
+        folder = _TemporaryRun()
+        report = Reporter(quiet=not self.verbose)
         try:
-            fit_run(recipe, data, run, resume="never", report=Reporter(quiet=not self.verbose))
+            fit_run(recipe, data, folder.path, resume="never", report=report)
         except Interrupted:
             # Cross-validation would count an ordinary exception as a failed fold and go on.
             raise KeyboardInterrupt from None
-        self._attach(run)  # answers come from the saved files: they need no other proof
+        self._folder = folder  # `save` keeps what is in it
+        self._attach(folder.path)  # answers come from the saved files: they need no other proof
         return self
 
     def predict(self, texts: Sequence[str]) -> npt.NDArray[Any]:
@@ -102,6 +106,10 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if target.exists():
             raise DataError(f"{target}: exists already; name a new folder")
         shutil.copytree(self.run_, target, ignore=shutil.ignore_patterns("checkpoints"))
+        # A run knows names only: what was a number comes back as one.
+        kept = {"dtype": self.classes_.dtype.str, "values": self.classes_.tolist()}
+        if self.classes_.dtype.kind in "biuf":
+            write_json(target / _CLASSES, kept)
 
     @classmethod
     def load(cls, path: str | Path) -> "TextClassifier":
@@ -113,6 +121,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classifier = cls(recipe=str(run / "recipe.toml"))
         classifier._attach(run)
         classifier.classes_ = np.array(classifier.predictor_.labels)
+        if (run / _CLASSES).is_file():
+            kept = json.loads((run / _CLASSES).read_text("utf-8"))
+            classifier.classes_ = np.array(kept["values"], dtype=kept["dtype"])
         return classifier
 
     def _attach(self, run: Path) -> None:
@@ -135,6 +146,17 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.two_d_array = False
         tags.input_tags.one_d_array = True
         return tags
+
+
+class _TemporaryRun:
+    """A run folder that lives as long as a classifier, or a copy of it, refers to it."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="textlora-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> "_TemporaryRun":
+        return self
 
 
 def _check_texts(texts: Sequence[str]) -> list[str]:

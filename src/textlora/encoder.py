@@ -206,11 +206,14 @@ def load_tokenizer(folder: Path, name: str) -> Any:
             f"model {name!r}: its tokenizer cannot be read ({_first_line(error)})"
         ) from None
     # Without any of these transformers makes a tokenizer that knows no word, and says nothing.
-    vocabulary = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-    if not any(next(folder.glob(pattern), None) for pattern in vocabulary):
+    if not _has_vocabulary(folder):
         raise ModelError(f"model {name!r}: has no tokenizer files; copy tokenizer.json there")
     if not tokenizer.is_fast:
         raise ModelError(f"model {name!r}: has no tokenizer.json; save it with a fast tokenizer")
+    if tokenizer.pad_token_id is None:
+        raise ModelError(
+            f"model {name!r}: its tokenizer has no padding token; set pad_token and save it again"
+        )
     return tokenizer
 
 
@@ -261,6 +264,7 @@ def _locate_on_hub(name: str, revision: str) -> Path:
         (cached := _try(fetch, True))
         and (cached / "config.json").exists()
         and _list_weights(cached)
+        and _has_vocabulary(cached)
     ):
         return cached
     if not is_hub_reachable():
@@ -301,6 +305,11 @@ def _pick_attention() -> str | None:
 
 def _list_weights(folder: Path) -> list[Path]:
     return sorted(folder.glob("model*.safetensors"))
+
+
+def _has_vocabulary(folder: Path) -> bool:
+    names = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+    return any(next(folder.glob(name), None) for name in names)
 
 
 def _read_tensor_names(path: Path) -> list[str]:

@@ -14,7 +14,7 @@ from textlora.sources import find_text_columns
 from textlora.tables import Row, TableWriter, find_format, read_rows
 
 _CHUNK_ROWS = 8192
-_COLUMNS = ["ID", "Label", "LabelText", "Confidence"]
+_COLUMNS: dict[str, type | None] = {"ID": None, "Label": int, "LabelText": str, "Confidence": float}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def predict_file(
     extra = [f"P({label})" for label in predictor.labels] if probabilities else []
     done = empty = truncated = 0
     with (
-        TableWriter(target, [*_COLUMNS, *extra]) as writer,
+        TableWriter(target, _COLUMNS | dict.fromkeys(extra, float)) as writer,
         (report or Reporter(quiet=True)).track("predicting", None) as bar,
     ):
         while chunk:

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from textlora.files import write_atomically
 from textlora.rundir import HISTORY
 
 
@@ -55,4 +56,4 @@ def cut_history(run: Path, num_records: int) -> None:
     """Keep the first `num_records` lines: later ones were written after the checkpoint."""
     path = run / HISTORY
     lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
-    path.write_text("".join(lines[:num_records]), encoding="utf-8")
+    write_atomically(path, "".join(lines[:num_records]))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from textlora import encoder
 from textlora.adapters import AdapterPlan, attach_adapter, cast_frozen, plan_adapter
 from textlora.batching import TokenizedTexts, tokenize
+from textlora.checkpoints import Origin
 from textlora.data import LabelledTexts
 from textlora.encoder import EncoderFiles
 from textlora.runtime import pick_device, pick_dtype, set_seed
@@ -26,7 +27,7 @@ from textlora.settings import Recipe
 class Learner:
     """Everything the loop works on."""
 
-    recipe: Recipe
+    origin: Origin
     labels: tuple[str, ...]
     files: EncoderFiles
     tokenizer: Any
@@ -40,6 +41,11 @@ class Learner:
     train_label_ids: npt.NDArray[np.int64]
     validation: TokenizedTexts
     validation_label_ids: npt.NDArray[np.int64]
+
+    @property
+    def recipe(self) -> Recipe:
+        """All settings of the run."""
+        return self.origin.recipe
 
 
 class TrainedWeights:
@@ -86,6 +92,7 @@ def prepare_learner(recipe: Recipe, texts: LabelledTexts) -> Learner:
     """
     device = pick_device()
     files = encoder.locate_encoder(recipe.model)
+    weights_sha256 = encoder.compute_weights_fingerprint(files.folder)
     tokenizer = encoder.load_tokenizer(files.folder, recipe.model.name)
     set_seed(recipe.training.seed)
     loaded = encoder.load_encoder(files, texts.labels, recipe.dropout.backbone)
@@ -95,7 +102,7 @@ def prepare_learner(recipe: Recipe, texts: LabelledTexts) -> Learner:
     heads = [module.name for module in plan.modules]
     weights = TrainedWeights(model, pick_dtype(recipe.training.precision, device), heads)
     return Learner(
-        recipe=recipe,
+        origin=Origin(recipe, texts.fingerprint, weights_sha256),
         labels=texts.labels,
         files=files,
         tokenizer=tokenizer,

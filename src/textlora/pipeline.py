@@ -77,8 +77,8 @@ def fit_run(
         report.say(note)
     learner = prepare_learner(recipe, texts)
     _say_plan(learner, report)
-    state = training.train_steps(learner, run, texts.fingerprint, resume, report)
-    _save(learner, run, texts.fingerprint)
+    state = training.train_steps(learner, run, resume, report)
+    _save(learner, run)
     return learner, state
 
 
@@ -121,15 +121,17 @@ def copy_pictures(pictures: tuple[Path, ...], folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for picture in pictures:
+            if picture.parent.resolve() == folder.resolve():
+                continue  # they lie there already
             shutil.copyfile(picture, folder / picture.name)
     except OSError as error:
         reason = error.strerror or error
         raise TextloraError(f"{folder}: cannot be written ({reason}); name another") from None
 
 
-def _save(learner: Learner, run: Path, fingerprint: str) -> None:
+def _save(learner: Learner, run: Path) -> None:
     try:
-        _write_run(learner, run, fingerprint)
+        _write_run(learner, run)
     except (OSError, SafetensorError) as error:
         raise TextloraError(
             f"{run}: cannot be written ({error}); make room and run the same command again, "
@@ -137,7 +139,7 @@ def _save(learner: Learner, run: Path, fingerprint: str) -> None:
         ) from None
 
 
-def _write_run(learner: Learner, run: Path, fingerprint: str) -> None:
+def _write_run(learner: Learner, run: Path) -> None:
     # Without its manifest an older classifier is no longer complete; it must not seem to be.
     (run / MANIFEST).unlink(missing_ok=True)
     weights = learner.weights.read()
@@ -147,8 +149,8 @@ def _write_run(learner: Learner, run: Path, fingerprint: str) -> None:
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         textlora_version=rundir.VERSION,
-        base=rundir.describe_base(learner.files),
-        data_fingerprint=fingerprint,
+        base=rundir.describe_base(learner.files, learner.origin.encoder),
+        data_fingerprint=learner.origin.data,
         max_length=learner.max_length,
         trainable_parameters=learner.plan.trainable,
         total_parameters=learner.plan.total,

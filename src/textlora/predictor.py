@@ -49,7 +49,8 @@ class Probabilities:
 class Predictor:
     """A trained classifier, ready to answer.
 
-    Texts are cleaned as in training. The order and grouping of texts does not change an answer.
+    Texts are cleaned as in training. Order and grouping of texts change an answer by no more than
+    the rounding of the number format.
     """
 
     def __init__(self, run: LoadedRun) -> None:

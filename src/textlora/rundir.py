@@ -120,13 +120,13 @@ def save_manifest(
     return complete
 
 
-def describe_base(files: EncoderFiles) -> BaseModel:
+def describe_base(files: EncoderFiles, weights_sha256: str) -> BaseModel:
     """Name, place and fingerprint of the encoder."""
     return BaseModel(
         name=files.name,
         folder=str(files.folder),
         revision=files.revision,
-        weights_sha256=encoder.compute_weights_fingerprint(files.folder),
+        weights_sha256=weights_sha256,
     )
 
 

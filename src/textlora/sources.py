@@ -104,7 +104,7 @@ def _convert_dataset(loaded: Any, where: str, settings: DataSettings) -> dict[st
         *texts, labels = (list(column) for column in rows)
         if set(labels) == {-1}:
             continue  # how the Hub marks a split whose labels are kept secret
-        joined = ["\n".join(str(value or "") for value in row) for row in zip(*texts, strict=True)]
+        joined = [_join_texts(row) for row in zip(*texts, strict=True)]
         parts[name] = _make_part(
             f"{where} {key}", joined, labels, range(1, len(labels) + 1), tuple(names)
         )
@@ -166,7 +166,7 @@ def _read_file(path: Path, settings: DataSettings) -> RawSplit:
     for row in read_rows(path, settings.encoding):
         columns = columns or _find_columns(list(row.values), str(path), settings)
         text_columns, label_column = columns
-        texts.append("\n".join(str(row.values.get(column) or "") for column in text_columns))
+        texts.append(_join_texts(row.values.get(column) for column in text_columns))
         labels.append(row.values.get(label_column))
         lines.append(row.line)
     if not texts:
@@ -188,10 +188,19 @@ def _make_part(
     return RawSplit(where, texts, converted, [where] * len(texts), numbers, names)
 
 
+def _join_texts(values: Iterable[Any]) -> str:
+    return "\n".join("" if value is None else str(value) for value in values)
+
+
+def clean_label(label: str) -> str:
+    """One line of encodable text: a label stands in tables, files and pictures."""
+    return " ".join(label.encode("utf-8", "replace").decode("utf-8").split())
+
+
 def _name_label(label: Any, names: tuple[str, ...]) -> str:
     if isinstance(label, float) and label.is_integer():
         label = int(label)  # a column of whole numbers that has gaps is read as floats
-    text = "" if label is None or isinstance(label, list | dict) else str(label).strip()
+    text = "" if label is None or isinstance(label, list | dict) else clean_label(str(label))
     if text in names or not text.removeprefix("-").isdecimal() or not names:
         return text
     return names[int(text)] if 0 <= int(text) < len(names) else ""

@@ -31,6 +31,7 @@ SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
     ".txt": "txt",
 }
+_ARROW_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 _DELIMITERS = ",;\t|"
 _MAX_FIELD_CHARS = 1 << 26  # the csv module's own limit of 131,072 refuses long texts
 
@@ -102,12 +103,13 @@ def read_column_names(path: Path, encoding: str = "utf-8") -> list[str]:
 class TableWriter:
     """Writes rows to a file that appears under its name only when it is whole.
 
-    Use as a context manager; leaving it by an exception removes what was staged.
+    `columns` maps each name to the type of its values; None means that the first rows decide (only
+    Parquet asks). Use as a context manager; leaving it by an exception removes what was staged.
 
     Raises:  DataError for an unknown ending or a place that cannot be written.
     """
 
-    def __init__(self, path: Path, columns: list[str]) -> None:
+    def __init__(self, path: Path, columns: dict[str, type | None]) -> None:
         self._path, self._columns = path, columns
         self._kind = find_format(path)
         self._staged = path.with_name(f".{path.name}.partial")
@@ -169,12 +171,18 @@ class TableWriter:
     def _close(self) -> None:
         try:
             if self._kind == "parquet" and self._parquet is None:
-                schema = pa.schema([(column, pa.string()) for column in self._columns])
-                self._parquet = pq.ParquetWriter(self._stream, schema)
+                self._parquet = pq.ParquetWriter(self._stream, self._decide_schema([]))
             if self._parquet is not None:
                 self._parquet.close()
         finally:
             self._stream.close()
+
+    def _decide_schema(self, first: list[dict[str, Any]]) -> pa.Schema:
+        fields = []
+        for name, kind in self._columns.items():
+            found = _ARROW_TYPES[kind] if kind else pa.array([row[name] for row in first]).type
+            fields.append((name, pa.string() if pa.types.is_null(found) else found))
+        return pa.schema(fields)
 
     def _explain(self, error: OSError) -> DataError:
         return DataError(
@@ -183,16 +191,20 @@ class TableWriter:
 
     def _write(self, rows: Iterable[dict[str, Any]]) -> None:
         if self._kind == "jsonl":
-            self._stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            # A Parquet input may hold dates, decimals or bytes where JSON has only text.
+            self._stream.writelines(
+                json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows
+            )
         elif self._kind == "txt":
             self._stream.writelines(
-                "\t".join(str(row[c]) for c in self._columns) + "\n" for row in rows
+                "\t".join("" if row[c] is None else str(row[c]) for c in self._columns) + "\n"
+                for row in rows
             )
         elif self._kind == "parquet":
-            table = pa.Table.from_pylist(list(rows))
+            values = list(rows)
             if self._parquet is None:
-                self._parquet = pq.ParquetWriter(self._stream, table.schema)
-            self._parquet.write_table(table.cast(self._parquet.schema))
+                self._parquet = pq.ParquetWriter(self._stream, self._decide_schema(values))
+            self._parquet.write_table(pa.Table.from_pylist(values, self._parquet.schema))
         else:
             writer = csv.writer(self._stream, delimiter=self._delimiter)
             writer.writerows([row[c] for c in self._columns] for row in rows)
@@ -209,6 +221,16 @@ class _Position:
 def _open_text(path: Path, encoding: str) -> Iterator[IO[str]]:
     codec = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
     opener = gzip.open if path.name.endswith(".gz") else open
+    with opener(path, "rb") as raw:
+        start = raw.read(1024)
+        marked = start[:2] in (b"\xff\xfe", b"\xfe\xff")  # decoding will fail and say so
+        if codec == "utf-8-sig" and b"\0" in start and not marked:
+            guess = "utf-16-le"
+            raise DataError(
+                f"{path}: has zero bytes, so it is not {encoding} but perhaps UTF-16; save it as "
+                f"UTF-8 or name its encoding (train: --set data.encoding={guess}, "
+                f"predict: --encoding {guess})"
+            )
     with opener(path, "rt", encoding=codec, newline="") as stream:
         yield stream
 
@@ -229,6 +251,8 @@ def _read_csv(path: Path, stream: IO[str], position: _Position) -> Iterator[Row]
     reader = csv.reader(chain([header], stream), delimiter=delimiter, strict=True)
     skipped = position.line
     columns = [name.strip() for name in next(reader)]
+    if twice := [name for name in columns if name and columns.count(name) > 1]:
+        raise DataError(f"{path}:1: two columns are called {twice[0]!r}; rename one of them")
     position.line = skipped + reader.line_num
     for fields in reader:
         line, position.line = position.line + 1, skipped + reader.line_num

@@ -79,9 +79,7 @@ class Timetable:
         )
 
 
-def train_steps(
-    learner: Learner, run: Path, fingerprint: str, resume: Resume, report: Reporter
-) -> TrainingState:
+def train_steps(learner: Learner, run: Path, resume: Resume, report: Reporter) -> TrainingState:
     """Train to the last step or until nothing gets better; leave the best weights in the learner.
 
     Writes history and checkpoints into `run`. Started again, it continues from the newest whole
@@ -91,7 +89,7 @@ def train_steps(
     """
     settings = learner.recipe.training
     table = Timetable(learner.recipe, math.ceil(len(learner.train) / settings.batch_size))
-    state = _start(learner, run, fingerprint, resume, report)
+    state = _start(learner, run, resume, report)
     batches: list[npt.NDArray[np.int64]] = []
     with StopRequest() as stop, report.track("training", table.total_steps, state.step) as bar:
         while state.step < table.total_steps and not _is_exhausted(state, settings.patience):
@@ -125,7 +123,7 @@ def train_steps(
                     _keep_best(state, validation, settings.best_metric)
                     report.say(_describe(record, table.total_steps))
             if table.is_evaluated(state.step) or stop.received is not None:
-                _save(learner, run, state, fingerprint)
+                _save(learner, run, state)
             bar.advance()
             if stop.received is not None and state.step < table.total_steps:
                 stop.raise_received(
@@ -192,15 +190,13 @@ def _is_exhausted(state: TrainingState, patience: int) -> bool:
     return patience > 0 and state.stale_evaluations >= patience
 
 
-def _start(
-    learner: Learner, run: Path, fingerprint: str, resume: Resume, report: Reporter
-) -> TrainingState:
+def _start(learner: Learner, run: Path, resume: Resume, report: Reporter) -> TrainingState:
     """The state to go on from; a fresh one when nothing was found or nothing is wanted."""
     try:
         run.mkdir(parents=True, exist_ok=True)
         if resume == "never":
             checkpoints.delete_checkpoints(run)
-        found, damaged = checkpoints.find_checkpoint(run, learner.recipe, fingerprint)
+        found, damaged = checkpoints.find_checkpoint(run, learner.origin)
         for message in damaged:
             report.say(message)
         state = TrainingState() if found is None else found.state
@@ -216,9 +212,9 @@ def _start(
     return state
 
 
-def _save(learner: Learner, run: Path, state: TrainingState, fingerprint: str) -> None:
+def _save(learner: Learner, run: Path, state: TrainingState) -> None:
     checkpoint = Checkpoint(state, learner.weights.read(), read_optimizer(learner))
-    checkpoints.save_checkpoint(run, checkpoint, learner.recipe, fingerprint)
+    checkpoints.save_checkpoint(run, checkpoint, learner.origin)
 
 
 def _record(run: Path, record: StepRecord, state: TrainingState) -> None:
