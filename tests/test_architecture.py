@@ -12,11 +12,11 @@ LAYERS = [
     {"errors"},
     {"schedules", "files", "hub", "interrupts", "progress", "metrics"},
     {"settings"},
-    {"runtime", "tables", "adapters"},
+    {"runtime", "tables", "adapters", "attention", "projection"},
     {"sources"},
     {"data", "encoder"},
     {"batching", "rundir"},
-    {"checkpoints", "history"},
+    {"checkpoints", "history", "engine"},
     {"predictor"},
     {"evaluation", "filepredict", "verify", "learner"},
     {"training"},
@@ -28,8 +28,8 @@ LAYERS = [
 ]
 # Where each heavy library may be used.
 FENCES = {
-    "transformers": {"encoder", "callbacks"},
-    "peft": {"adapters", "rundir", "learner"},
+    "transformers": {"encoder", "attention", "callbacks"},
+    "peft": {"adapters", "projection", "engine", "rundir", "learner"},
     "datasets": {"sources"},
     "matplotlib": {"plots"},
     "sklearn": {"metrics", "data", "classifier"},

@@ -4,7 +4,7 @@ import torch
 from conftest import FILLER
 
 from textlora import encoder
-from textlora.batching import compute_epoch_batches, make_batch, split_by_tokens, tokenize
+from textlora.batching import Run, compute_epoch_batches, make_batch, split_by_tokens, tokenize
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,24 @@ def test_no_text_gives_no_tokens(tokenizer):
     assert len(tokens) == 0
 
 
+def test_a_batch_is_one_row_with_runs_of_equal_length(tokenizer):
+    texts = ["goal", "goal after the match with the old team", "bank", "the"]
+    tokens = tokenize(tokenizer, texts, 64)
+    batch = make_batch(tokens, np.array([1, 3, 0]))
+    rows = [tokens.select(1), tokens.select(3), tokens.select(0)]
+    assert batch.token_ids.tolist() == np.concatenate(rows).tolist()
+    assert batch.positions.tolist() == [*range(10), *range(3), *range(3)]
+    assert batch.starts.tolist() == [0, 10, 13]
+    assert batch.runs == (Run(0, 10, 1, 10), Run(10, 16, 2, 3))
+
+
 def test_padding_is_to_the_longest_and_is_masked(tokenizer):
     tokens = tokenize(tokenizer, ["goal", "goal after the match with the old team"], 64)
-    batch = make_batch(tokens, np.array([1, 0]), tokenizer.pad_token_id)
-    assert batch.token_ids.shape == (2, 16)
-    assert batch.attention_mask.sum(dim=1).tolist() == [10, 3]
-    assert torch.equal(batch.token_ids[1, :3], torch.from_numpy(tokens.select(0)).long())
-    assert (batch.token_ids[1, 3:] == tokenizer.pad_token_id).all()
+    token_ids, mask = make_batch(tokens, np.array([1, 0])).pad(tokenizer.pad_token_id)
+    assert token_ids.shape == (2, 16)
+    assert mask.sum(dim=1).tolist() == [10, 3]
+    assert torch.equal(token_ids[1, :3], torch.from_numpy(tokens.select(0)).long())
+    assert (token_ids[1, 3:] == tokenizer.pad_token_id).all()
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 4_000])
@@ -84,8 +95,7 @@ def test_groups_keep_the_token_budget_and_lose_nothing(lengths):
     groups = split_by_tokens(lengths, chosen, max_tokens=512)
     assert sorted(np.concatenate(groups).tolist()) == chosen.tolist()
     for group in groups:
-        width = -(-lengths[group].max() // 8) * 8
-        assert len(group) * width <= 512
+        assert len(group) * lengths[group].max() <= 512
     assert lengths[groups[0]].max() == lengths[chosen].max()
 
 

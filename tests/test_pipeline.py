@@ -26,7 +26,7 @@ def fit(folder, data_folder, run, *changes):
     learner, _ = fit_run(recipe, texts, run, resume="never", report=QUIET)
     probes = texts.validation.texts
     tokens = tokenize(learner.tokenizer, probes, learner.max_length)
-    logits = compute_logits(learner.model, tokens, learner.tokenizer.pad_token_id, learner.device)
+    logits = compute_logits(learner.engine, tokens)
     return probes, logits
 
 

@@ -46,7 +46,7 @@ def stop_after(learner, num_steps, number=signal.SIGINT):
         if learner.model.training and len(calls) == num_steps:
             os.kill(os.getpid(), number)
 
-    learner.model.register_forward_pre_hook(count)
+    learner.engine.head.register_forward_pre_hook(count)
 
 
 def everything_written(run):
@@ -101,7 +101,7 @@ def test_sigterm_is_told_apart_from_ctrl_c(make_learner, tmp_path):
 def test_a_second_ctrl_c_stops_at_once(make_learner, tmp_path):
     learner = make_learner()
     stop_after(learner, 2)
-    learner.model.register_forward_pre_hook(
+    learner.engine.head.register_forward_pre_hook(
         lambda *_: (
             os.kill(os.getpid(), signal.SIGINT)
             if (tmp_path / "go").exists()

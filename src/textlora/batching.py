@@ -7,6 +7,7 @@ once an epoch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 # show the model short texts first.
 _WINDOW_BATCHES = 50
 _CHUNK_TEXTS = 4096
-_LENGTH_MULTIPLE = 8  # padded lengths: few different shapes suit matrix units and their caches
+_LENGTH_MULTIPLE = 8  # of padded batches: few different shapes suit matrix units and their caches
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,51 @@ class TokenizedTexts:
 
 
 @dataclass(frozen=True)
+class Run:
+    """Texts of equal length that stand side by side: the tokens from `start` to `stop`."""
+
+    start: int
+    stop: int
+    count: int
+    length: int
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Padded token ids of some texts. Shapes: token_ids, attention_mask (texts, length) int64."""
+    """Some texts, one after the other, without padding.
+
+    Shapes:  token_ids, positions (tokens,) int64, a token's place in its text; starts (texts,)
+    int64, where each text begins.
+    """
 
     token_ids: torch.Tensor
-    attention_mask: torch.Tensor
+    positions: torch.Tensor
+    starts: torch.Tensor
+    runs: tuple[Run, ...]
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
-        return Batch(
-            self.token_ids.to(device, non_blocking=True),
-            self.attention_mask.to(device, non_blocking=True),
-        )
+        if device.type == "cpu":
+            return self
+
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.pin_memory().to(device, non_blocking=True)
+
+        return Batch(move(self.token_ids), move(self.positions), move(self.starts), self.runs)
+
+    def pad(self, pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and attention mask, both (texts, length) int64, for models that need them."""
+        longest = max(run.length for run in self.runs)
+        width = -(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
+        token_ids = self.token_ids.new_full((len(self.starts), width), pad_id)
+        mask = torch.zeros_like(token_ids)
+        text = 0
+        for run in self.runs:
+            rows = slice(text, text + run.count)
+            token_ids[rows, : run.length] = self.token_ids[run.start : run.stop].view(run.count, -1)
+            mask[rows, : run.length] = 1
+            text += run.count
+        return token_ids, mask
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> TokenizedTexts:
@@ -78,20 +112,27 @@ def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> Tokenized
     return TokenizedTexts(flat, offsets, np.array(truncated, dtype=np.bool_))
 
 
-def make_batch(texts: TokenizedTexts, indices: npt.NDArray[np.int64], pad_id: int) -> Batch:
-    """Pad the chosen texts to the longest of them, rounded up to a multiple of 8.
+def make_batch(texts: TokenizedTexts, indices: npt.NDArray[np.int64]) -> Batch:
+    """The chosen texts as one row; runs are shortest where texts are sorted by length.
 
     Shapes:  indices (texts,).
     """
     rows = [texts.select(int(index)) for index in indices]
-    longest = max(len(row) for row in rows)
-    width = -(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
-    token_ids = np.full((len(rows), width), pad_id, dtype=np.int64)
-    mask = np.zeros((len(rows), width), dtype=np.int64)
-    for number, row in enumerate(rows):
-        token_ids[number, : len(row)] = row
-        mask[number, : len(row)] = 1
-    return Batch(torch.from_numpy(token_ids), torch.from_numpy(mask))
+    lengths = [len(row) for row in rows]
+    runs: list[Run] = []
+    start = 0
+    for length, group in groupby(lengths):
+        count = len(list(group))
+        stop = start + count * length
+        runs.append(Run(start, stop, count, length))
+        start = stop
+    starts = np.cumsum([0, *lengths[:-1]])
+    return Batch(
+        torch.from_numpy(np.concatenate(rows).astype(np.int64)),
+        torch.from_numpy(np.concatenate([np.arange(length) for length in lengths])),
+        torch.from_numpy(starts),
+        tuple(runs),
+    )
 
 
 def compute_epoch_batches(
@@ -120,7 +161,7 @@ def compute_epoch_batches(
 def split_by_tokens(
     lengths: npt.NDArray[np.int64], indices: npt.NDArray[np.int64], max_tokens: int
 ) -> list[npt.NDArray[np.int64]]:
-    """Cut `indices` into groups of at most `max_tokens` tokens after padding, longest texts first.
+    """Cut `indices` into groups of at most `max_tokens` tokens if padded, longest texts first.
 
     A text longer than that is a group of its own. Longest first: memory runs out at once or never.
 
@@ -130,8 +171,7 @@ def split_by_tokens(
     groups = []
     start = 0
     while start < len(order):
-        width = -(-int(lengths[order[start]]) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
-        count = max(1, max_tokens // width)
+        count = max(1, max_tokens // int(lengths[order[start]]))
         groups.append(order[start : start + count])
         start += count
     return groups

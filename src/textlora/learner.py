@@ -19,6 +19,7 @@ from textlora.batching import TokenizedTexts, tokenize
 from textlora.checkpoints import Origin
 from textlora.data import LabelledTexts
 from textlora.encoder import EncoderFiles
+from textlora.engine import Engine
 from textlora.runtime import pick_device, pick_dtype, set_seed
 from textlora.settings import Recipe
 
@@ -36,6 +37,7 @@ class Learner:
     model: PeftModel
     weights: "TrainedWeights"
     optimizer: torch.optim.Optimizer
+    engine: Engine
     device: torch.device
     train: TokenizedTexts
     train_label_ids: npt.NDArray[np.int64]
@@ -111,6 +113,7 @@ def prepare_learner(recipe: Recipe, texts: LabelledTexts) -> Learner:
         model=model,
         weights=weights,
         optimizer=_make_optimizer(weights, recipe.training.weight_decay),
+        engine=Engine(model, tokenizer.pad_token_id),
         device=device,
         train=tokenize(tokenizer, texts.train.texts, max_length),
         train_label_ids=texts.train.label_ids,

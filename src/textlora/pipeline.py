@@ -162,8 +162,7 @@ def _write_run(learner: Learner, run: Path) -> None:
 def _verify(learner: Learner, run: Path, texts: LabelledTexts) -> float:
     probes = texts.validation.texts[:_NUM_PROBES]
     tokens = tokenize(learner.tokenizer, probes, learner.max_length)
-    pad_id = learner.tokenizer.pad_token_id
-    expected = compute_logits(learner.model, tokens, pad_id, learner.device)
+    expected = compute_logits(learner.engine, tokens)
     try:
         return verify_run(run, probes, expected)
     except ModelError:

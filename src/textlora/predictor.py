@@ -6,21 +6,20 @@ The adapter is merged in float32, then the weights are cast to the fastest forma
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from textlora.adapters import cast_frozen, find_wrapped_modules, merge_adapter
 from textlora.batching import TokenizedTexts, make_batch, split_by_tokens, tokenize
 from textlora.data import clean_text
+from textlora.engine import Engine
 from textlora.rundir import LoadedRun, load_run
 from textlora.runtime import pick_device, pick_dtype
 from textlora.settings import Recipe
 
-# Tokens of a batch after padding. Enough to fill a CPU's matrix units, little for its caches.
+# Tokens of a batch. Enough to fill a CPU's matrix units, little for its caches.
 MAX_TOKENS = 4096
 
 
@@ -62,7 +61,7 @@ class Predictor:
         heads = find_wrapped_modules(run.model)
         self._model = merge_adapter(run.model)
         cast_frozen(self._model, heads, pick_dtype(run.recipe.training.precision, self._device))
-        self._model.to(self._device).eval()
+        self._engine = Engine(self._model.to(self._device), self._tokenizer.pad_token_id)
 
     @classmethod
     def load(cls, run: str | Path) -> "Predictor":
@@ -77,7 +76,7 @@ class Predictor:
         repair = self.recipe.data.repair_entities
         cleaned = [clean_text(text, repair_entities=repair) for text in texts]
         tokens = tokenize(self._tokenizer, cleaned, self._max_length)
-        logits = compute_logits(self._model, tokens, self._tokenizer.pad_token_id, self._device)
+        logits = compute_logits(self._engine, tokens)
         return Probabilities(compute_softmax(logits, len(self.labels)), tokens.truncated)
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
@@ -94,31 +93,24 @@ class Predictor:
         return predictions
 
 
-def compute_logits(
-    model: nn.Module, tokens: TokenizedTexts, pad_id: int, device: torch.device
-) -> npt.NDArray[np.float32]:
+def compute_logits(engine: Engine, tokens: TokenizedTexts) -> npt.NDArray[np.float32]:
     """Run a model in evaluation mode over tokenized texts, in batches of similar length.
 
     Shapes:  returns (texts, labels) float32, in the order of `tokens`.
     """
-    model.eval()
+    engine.model.eval()
     lengths = tokens.lengths
     results: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
     with torch.inference_mode():
         for group in split_by_tokens(lengths, np.arange(len(tokens)), MAX_TOKENS):
-            batch = make_batch(tokens, group, pad_id).to(device)
-            results.append((group, forward(model, batch).float().cpu().numpy()))
+            batch = make_batch(tokens, group).to(engine.device)
+            results.append((group, engine(batch).float().cpu().numpy()))
     if not results:
         return np.zeros((0, 0), np.float32)
     logits = np.empty((len(tokens), results[0][1].shape[1]), np.float32)
     for group, values in results:
         logits[group] = values
     return logits
-
-
-def forward(model: nn.Module, batch: Any) -> torch.Tensor:
-    """Logits (texts, labels) of one batch, in the model's number format."""
-    return model(input_ids=batch.token_ids, attention_mask=batch.attention_mask).logits
 
 
 def compute_softmax(logits: npt.NDArray[np.float32], num_labels: int) -> npt.NDArray[np.float32]:

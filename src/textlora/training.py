@@ -20,7 +20,7 @@ from textlora.history import StepRecord, ValidationRecord, append_record, cut_hi
 from textlora.interrupts import StopRequest
 from textlora.learner import Learner, read_optimizer, write_optimizer
 from textlora.metrics import compute_scores
-from textlora.predictor import MAX_TOKENS, compute_logits, compute_softmax, forward
+from textlora.predictor import MAX_TOKENS, compute_logits, compute_softmax
 from textlora.progress import Reporter
 from textlora.runtime import set_seed
 from textlora.schedules import compute_dropout, compute_learning_rate
@@ -147,9 +147,9 @@ def _take_step(learner: Learner, indices: npt.NDArray[np.int64], rate: float) ->
     learner.model.train()
     total = 0.0
     for group in split_by_tokens(learner.train.lengths, indices, MAX_TOKENS):
-        batch = make_batch(learner.train, group, learner.tokenizer.pad_token_id)
+        batch = make_batch(learner.train, group).to(learner.device)
         label_ids = torch.from_numpy(learner.train_label_ids[group]).to(learner.device)
-        logits = forward(learner.model, batch.to(learner.device)).float()
+        logits = learner.engine(batch).float()
         loss = cross_entropy(logits, label_ids, reduction="sum")
         # Divided by the whole step's count: the mean over texts, however they were cut.
         (loss / len(indices)).backward()  # type: ignore[no-untyped-call]
@@ -170,9 +170,7 @@ def _take_step(learner: Learner, indices: npt.NDArray[np.int64], rate: float) ->
 
 
 def _validate(learner: Learner) -> ValidationRecord:
-    logits = compute_logits(
-        learner.model, learner.validation, learner.tokenizer.pad_token_id, learner.device
-    )
+    logits = compute_logits(learner.engine, learner.validation)
     probabilities = compute_softmax(logits, len(learner.labels))
     scores = compute_scores(learner.validation_label_ids, probabilities, learner.labels)
     return ValidationRecord(scores.loss, scores.accuracy, scores.weighted.f1, scores.macro.f1)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from textlora.adapters import cast_frozen, find_wrapped_modules
 from textlora.batching import tokenize
+from textlora.engine import Engine
 from textlora.errors import ModelError, TextloraError
 from textlora.predictor import compute_logits
 from textlora.rundir import load_run
@@ -69,7 +70,7 @@ def compute_saved_logits(run: Path, texts: Sequence[str]) -> npt.NDArray[np.floa
     cast_frozen(loaded.model, find_wrapped_modules(loaded.model), dtype)
     loaded.model.to(device)
     tokens = tokenize(loaded.tokenizer, texts, loaded.manifest.max_length)
-    return compute_logits(loaded.model, tokens, loaded.tokenizer.pad_token_id, device)
+    return compute_logits(Engine(loaded.model, loaded.tokenizer.pad_token_id), tokens)
 
 
 def main() -> None:
