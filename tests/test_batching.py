@@ -4,7 +4,7 @@ import torch
 from conftest import FILLER
 
 from textlora import encoder
-from textlora.batching import Run, compute_epoch_batches, make_batch, split_by_tokens, tokenize
+from textlora.batching import compute_epoch_batches, make_batch, split_by_tokens, tokenize
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +44,28 @@ def test_a_batch_is_one_row_with_runs_of_equal_length(tokenizer):
     tokens = tokenize(tokenizer, texts, 64)
     batch = make_batch(tokens, np.array([1, 3, 0]))
     rows = [tokens.select(1), tokens.select(3), tokens.select(0)]
-    assert batch.token_ids.tolist() == np.concatenate(rows).tolist()
-    assert batch.positions.tolist() == [*range(10), *range(3), *range(3)]
+    assert batch.num_tokens == 16
+    assert batch.token_ids.shape == (32,)
+    assert batch.token_ids[:16].tolist() == np.concatenate(rows).tolist()
+    assert batch.positions[:16].tolist() == [*range(10), *range(3), *range(3)]
     assert batch.starts.tolist() == [0, 10, 13]
-    assert batch.runs == (Run(0, 10, 1, 10), Run(10, 16, 2, 3))
+    # To padded places and back again.
+    assert batch.places.shape == (3, 16)
+    assert batch.places.flatten()[batch.order[:16]].tolist() == list(range(16))
+    assert set(batch.places[~batch.mask].tolist()) == {16}
+
+
+def test_a_full_row_still_ends_with_a_token_of_no_text(tokenizer):
+    tokens = tokenize(tokenizer, [" ".join(FILLER[:14])] * 2, 64)
+    batch = make_batch(tokens, np.arange(2))
+    assert (batch.num_tokens, len(batch.token_ids)) == (32, 64)
+    assert batch.mask.all()
 
 
 def test_padding_is_to_the_longest_and_is_masked(tokenizer):
     tokens = tokenize(tokenizer, ["goal", "goal after the match with the old team"], 64)
-    token_ids, mask = make_batch(tokens, np.array([1, 0])).pad(tokenizer.pad_token_id)
+    batch = make_batch(tokens, np.array([1, 0]))
+    token_ids, mask = batch.pad(tokenizer.pad_token_id), batch.mask
     assert token_ids.shape == (2, 16)
     assert mask.sum(dim=1).tolist() == [10, 3]
     assert torch.equal(token_ids[1, :3], torch.from_numpy(tokens.select(0)).long())
@@ -95,7 +108,8 @@ def test_groups_keep_the_token_budget_and_lose_nothing(lengths):
     groups = split_by_tokens(lengths, chosen, max_tokens=512)
     assert sorted(np.concatenate(groups).tolist()) == chosen.tolist()
     for group in groups:
-        assert len(group) * lengths[group].max() <= 512
+        width = -(-lengths[group].max() // 8) * 8
+        assert len(group) * width <= 512
     assert lengths[groups[0]].max() == lengths[chosen].max()
 
 

@@ -43,7 +43,7 @@ def make_model(folder, *, dropout=0.0, terms=("query", "key", "value", "output",
 
 def compute_plainly(model, batch) -> torch.Tensor:
     """Logits by the model's own forward method, padded, without any of our kernels."""
-    token_ids, mask = batch.pad(model.config.pad_token_id or 0)
+    token_ids, mask = batch.pad(model.config.pad_token_id or 0), batch.mask.long()
     attention = model.config._attn_implementation
     model.get_base_model().set_attn_implementation("eager")
     try:

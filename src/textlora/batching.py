@@ -6,8 +6,7 @@ once an epoch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,10 @@ import torch
 # show the model short texts first.
 _WINDOW_BATCHES = 50
 _CHUNK_TEXTS = 4096
-_LENGTH_MULTIPLE = 8  # of padded batches: few different shapes suit matrix units and their caches
+# oneDNN builds a kernel for each new shape, about a millisecond each, and keeps a thousand of them:
+# few different shapes keep it from building at every step. Measured: docs/experiments.md.
+_LENGTH_MULTIPLE = 8  # of padded texts
+_ROW_MULTIPLE = 32  # of all tokens of a batch
 
 
 @dataclass(frozen=True)
@@ -46,51 +48,37 @@ class TokenizedTexts:
 
 
 @dataclass(frozen=True)
-class Run:
-    """Texts of equal length that stand side by side: the tokens from `start` to `stop`."""
-
-    start: int
-    stop: int
-    count: int
-    length: int
-
-
-@dataclass(frozen=True)
 class Batch:
-    """Some texts, one after the other, without padding.
+    """Some texts, one after the other in one row, and where each token stands if padded.
+
+    The row ends with at least one token that belongs to no text and is read by none: it stands at
+    every place of padding, and makes the length of the row a round number.
 
     Shapes:  token_ids, positions (tokens,) int64, a token's place in its text; starts (texts,)
-    int64, where each text begins.
+    int64, where each text begins; places (texts, length) int64, the token at each padded place;
+    mask (texts, length) bool, which of those are real; order (tokens,) int64, the padded place of
+    each token, counted row by row, for the first `num_tokens`, which are the real ones.
     """
 
+    num_tokens: int
     token_ids: torch.Tensor
     positions: torch.Tensor
     starts: torch.Tensor
-    runs: tuple[Run, ...]
+    places: torch.Tensor
+    mask: torch.Tensor
+    order: torch.Tensor
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
         if device.type == "cpu":
             return self
+        tensors = [getattr(self, field.name) for field in fields(self)[1:]]
+        moved = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
+        return Batch(self.num_tokens, *moved)
 
-        def move(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.pin_memory().to(device, non_blocking=True)
-
-        return Batch(move(self.token_ids), move(self.positions), move(self.starts), self.runs)
-
-    def pad(self, pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids and attention mask, both (texts, length) int64, for models that need them."""
-        longest = max(run.length for run in self.runs)
-        width = -(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
-        token_ids = self.token_ids.new_full((len(self.starts), width), pad_id)
-        mask = torch.zeros_like(token_ids)
-        text = 0
-        for run in self.runs:
-            rows = slice(text, text + run.count)
-            token_ids[rows, : run.length] = self.token_ids[run.start : run.stop].view(run.count, -1)
-            mask[rows, : run.length] = 1
-            text += run.count
-        return token_ids, mask
+    def pad(self, pad_id: int) -> torch.Tensor:
+        """Token ids (texts, length) int64, for models that need them padded; see `mask`."""
+        return self.token_ids[self.places].masked_fill(~self.mask, pad_id)
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> TokenizedTexts:
@@ -113,26 +101,25 @@ def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> Tokenized
 
 
 def make_batch(texts: TokenizedTexts, indices: npt.NDArray[np.int64]) -> Batch:
-    """The chosen texts as one row; runs are shortest where texts are sorted by length.
+    """The chosen texts as one row.
 
     Shapes:  indices (texts,).
     """
-    rows = [texts.select(int(index)) for index in indices]
-    lengths = [len(row) for row in rows]
-    runs: list[Run] = []
-    start = 0
-    for length, group in groupby(lengths):
-        count = len(list(group))
-        stop = start + count * length
-        runs.append(Run(start, stop, count, length))
-        start = stop
-    starts = np.cumsum([0, *lengths[:-1]])
-    return Batch(
-        torch.from_numpy(np.concatenate(rows).astype(np.int64)),
-        torch.from_numpy(np.concatenate([np.arange(length) for length in lengths])),
-        torch.from_numpy(starts),
-        tuple(runs),
-    )
+    lengths = texts.lengths[indices]
+    tokens = int(lengths.sum())
+    total = _round_up(tokens + 1, _ROW_MULTIPLE)
+    width = _round_up(int(lengths.max()), _LENGTH_MULTIPLE)
+    starts = np.cumsum(lengths) - lengths
+    columns = np.arange(width)
+    mask = columns < lengths[:, None]
+    order = np.zeros(total, np.int64)
+    order[:tokens] = np.flatnonzero(mask)
+    token_ids = np.zeros(total, np.int64)
+    token_ids[:tokens] = np.concatenate([texts.select(int(index)) for index in indices])
+    positions = order % width
+    places = np.where(mask, starts[:, None] + columns, tokens)
+    arrays = (token_ids, positions, starts, places, mask, order)
+    return Batch(tokens, *map(torch.from_numpy, arrays))
 
 
 def compute_epoch_batches(
@@ -171,7 +158,12 @@ def split_by_tokens(
     groups = []
     start = 0
     while start < len(order):
-        count = max(1, max_tokens // int(lengths[order[start]]))
+        width = _round_up(int(lengths[order[start]]), _LENGTH_MULTIPLE)
+        count = max(1, max_tokens // width)
         groups.append(order[start : start + count])
         start += count
     return groups
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple

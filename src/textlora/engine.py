@@ -1,12 +1,13 @@
 """The forward pass of a classifier over real tokens only.
 
 For BERT, RoBERTa, ELECTRA and MPNet (MiniLM is a BERT) the texts of a batch stand one after the
-other in one long row: no padding is computed, attention goes over runs of texts of equal length,
-and the last layer is computed only for the row that the head reads. The modules and weights are
-those of transformers and PEFT, and so are the results. Any other encoder, and any adapter that is
-not plain LoRA, runs through its own forward method with a padded batch.
+other in one long row: nothing but attention sees padding, and the last layer is computed only for
+the row that the head reads. The modules and weights are those of transformers and PEFT, and so are
+the results. Any other encoder, and any adapter that is not plain LoRA, runs through its own forward
+method with a padded batch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from textlora.attention import attend
 from textlora.batching import Batch
@@ -57,7 +59,7 @@ class Engine:
         self._base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         self._encoder: Any = self._base.base_model
         self._layers = self._find_layers()
-        self._position_bias: Tensor | None = None
+        self._distances: Tensor | None = None
 
     @property
     def head(self) -> nn.Module:
@@ -77,13 +79,13 @@ class Engine:
     def __call__(self, batch: Batch) -> Tensor:
         """Logits (texts, labels) of a batch that lies on the model's device."""
         if not self.is_packed:
-            token_ids, mask = batch.pad(self._pad_id)
+            token_ids, mask = batch.pad(self._pad_id), batch.mask.long()
             return self.model(input_ids=token_ids, attention_mask=mask).logits
         hidden = self._embed(batch)
+        bias = self._find_bias(batch, hidden.dtype)
         for layer in self._layers[:-1]:
-            mixed = layer.mixed(hidden)
-            hidden = layer.finish(self._attend(layer, mixed, batch), hidden)
-        return self._apply_head(self._apply_last(self._layers[-1], hidden, batch))
+            hidden = self._apply(layer, hidden, batch, bias)
+        return self._apply_head(self._apply_last(self._layers[-1], hidden, batch, bias))
 
     def _embed(self, batch: Batch) -> Tensor:
         positions = batch.positions
@@ -96,39 +98,35 @@ class Engine:
             hidden = self._encoder.embeddings_project(hidden)
         return hidden
 
-    def _attend(self, layer: _Layer, mixed: Tensor, batch: Batch) -> Tensor:
-        """Shapes: mixed (tokens, 3 width); returns (tokens, width)."""
-        width = mixed.shape[1] // 3
-        parts = []
-        for run in batch.runs:
-            rows = mixed[run.start : run.stop].view(run.count, run.length, 3, -1, self._head_size)
-            query, key, value = rows.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
-            found = attend(
-                query, key, value, scale=self._head_size**-0.5,
-                bias=self._find_bias(run.length, run.length), dropout=layer.mixed_dropout,
-            )  # fmt: skip
-            parts.append(found.transpose(1, 2).reshape(-1, width))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+    def _apply(
+        self, layer: _Layer, hidden: Tensor, batch: Batch, bias: Tensor | None
+    ) -> Tensor:
+        """One layer. Shapes: hidden and the result (tokens, width)."""
+        query, key, value = self._spread(layer.mixed(hidden), batch, 3)
+        found = attend(
+            query, key, value, scale=self._scale, bias=bias, dropout=layer.mixed_dropout
+        )
+        rows = found.transpose(1, 2).reshape(-1, hidden.shape[1])
+        return layer.finish(_gather(rows, batch), hidden)
 
-    def _apply_last(self, layer: _Layer, hidden: Tensor, batch: Batch) -> Tensor:
+    def _apply_last(
+        self, layer: _Layer, hidden: Tensor, batch: Batch, bias: Tensor | None
+    ) -> Tensor:
         """The last layer for the first token of each text: (texts, width)."""
         size = layer.mixed.sizes[0]
         first = hidden[batch.starts]
-        query = layer.mixed(first, slice(0, size))
-        rest = layer.mixed(hidden, slice(size, 3 * size))
-        parts = []
-        text = 0
-        for run in batch.runs:
-            rows = rest[run.start : run.stop].view(run.count, run.length, 2, -1, self._head_size)
-            key, value = rows.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
-            own = query[text : text + run.count].view(run.count, -1, 1, self._head_size)
-            found = attend(
-                own, key, value, scale=self._head_size**-0.5,
-                bias=self._find_bias(1, run.length), dropout=layer.mixed_dropout,
-            )  # fmt: skip
-            parts.append(found.reshape(-1, size))
-            text += run.count
-        return layer.finish(parts[0] if len(parts) == 1 else torch.cat(parts), first)
+        query = layer.mixed(first, slice(0, size)).view(len(first), -1, 1, self._head_size)
+        key, value = self._spread(layer.mixed(hidden, slice(size, 3 * size)), batch, 2)
+        own = None if bias is None else bias[:, :, :1]
+        found = attend(query, key, value, scale=self._scale, bias=own, dropout=layer.mixed_dropout)
+        return layer.finish(found.reshape(len(first), size), first)
+
+    def _spread(self, mixed: Tensor, batch: Batch, count: int) -> tuple[Tensor, ...]:
+        """`count` tensors (texts, heads, length, head size) from columns side by side."""
+        padded = _spread(mixed, batch)
+        texts, length = batch.places.shape
+        parts = padded.view(texts, length, count, -1, self._head_size)
+        return parts.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
 
     def _apply_head(self, first: Tensor) -> Tensor:
         rows = first[:, None]
@@ -141,18 +139,31 @@ class Engine:
         config = self._base.config
         return int(config.hidden_size // config.num_attention_heads)
 
-    def _find_bias(self, rows: int, length: int) -> Tensor | None:
-        """MPNet's relative bias (1, heads, rows, length): a corner of one table for all lengths."""
+    @property
+    def _scale(self) -> float:
+        return self._head_size**-0.5
+
+    def _find_bias(self, batch: Batch, dtype: torch.dtype) -> Tensor | None:
+        """What is added to the scores of every layer: no attention to padding, MPNet's distances.
+
+        Shapes:  broadcasts to (texts, heads, length, length); None where there is nothing to add.
+        """
+        length = batch.mask.shape[1]
+        bias = None
+        if not bool(batch.mask.all()):
+            bias = torch.zeros(batch.mask.shape, dtype=dtype, device=batch.mask.device)
+            bias = bias.masked_fill_(~batch.mask, float("-inf"))[:, None, None]
         if self._base.config.model_type != "mpnet":
-            return None
-        table = self._position_bias
-        if table is None or table.shape[-1] < length:
+            return bias
+        # It depends on the distance alone: a corner of one table serves every length.
+        if self._distances is None or self._distances.shape[-1] < length:
             size = max(128, 1 << (length - 1).bit_length())
-            weight = self._encoder.encoder.relative_attention_bias.weight
+            relative = self._encoder.encoder
             with torch.no_grad():
-                table = self._encoder.encoder.compute_position_bias(weight.new_empty(1, size, 0))
-            self._position_bias = table
-        return table[:, :, :rows, :length]
+                empty = relative.relative_attention_bias.weight.new_empty(1, size, 0)
+                self._distances = relative.compute_position_bias(empty)
+        own = self._distances[:, :, :length, :length]
+        return own if bias is None else own + bias
 
     def _find_layers(self) -> list[_Layer]:
         """The layers taken apart; empty where the model must run through its own forward method."""
@@ -167,6 +178,44 @@ class Engine:
         if not all(map(is_supported, linears)):
             return []
         return [_take_apart(layer) for layer in self._encoder.encoder.layer]
+
+
+# Every real token has one padded place, so gradients go back by index as well; torch would add them
+# up row by row. What stands for padding is read by no text, and gets no gradient.
+
+
+class _Spread(Function):
+    """Rows of tokens to padded places. Shapes: (tokens, width) to (texts * length, width)."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, batch: Batch) -> Tensor:
+        ctx.batch = batch
+        return rows.index_select(0, batch.places.flatten())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        found = gradient.index_select(0, ctx.batch.order)
+        found[ctx.batch.num_tokens :] = 0
+        return found, None
+
+
+class _Gather(Function):
+    """Padded places to rows of tokens. Shapes: (texts * length, width) to (tokens, width)."""
+
+    @staticmethod
+    def forward(ctx: Any, padded: Tensor, batch: Batch) -> Tensor:
+        ctx.batch = batch
+        return padded.index_select(0, batch.order)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        # The first token of no text has no gradient, and it is that of all padding.
+        return gradient.index_select(0, ctx.batch.places.flatten()), None
+
+
+# torch's stubs leave `apply` untyped.
+_spread: Callable[[Tensor, Batch], Tensor] = _Spread.apply
+_gather: Callable[[Tensor, Batch], Tensor] = _Gather.apply
 
 
 def _take_apart(layer: Any) -> _Layer:
