@@ -31,7 +31,7 @@ ALL = {"all": ["query", "value"]}
 
 @dataclass(frozen=True)
 class Peer:
-    """One way to set the Trainer up; `calm` switches the encoder's own dropout off, as ours does."""
+    """One way to set the Trainer up; `calm` switches the encoder's own dropout off, as we do."""
 
     precision: str  # fp32, medium, autocast, bf16
     attention: str = "sdpa"
