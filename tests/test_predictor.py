@@ -40,12 +40,16 @@ def test_batch_order_and_padding_do_not_change_an_answer(exact):
 
 
 def test_predictions_are_labels_with_probabilities_that_add_up(predictor):
-    (answer,) = predictor.predict(["the goal in the cup and league match of the tennis medal day"])
-    assert answer.label == "sport"
-    assert answer.confidence == max(answer.probabilities.values())
-    assert sum(answer.probabilities.values()) == pytest.approx(1.0, abs=1e-6)
-    assert predictor.labels[answer.label_id] == "sport"
-    assert not answer.truncated
+    rows = make_rows(60, seed=5)
+    answers = predictor.predict([text for text, _ in rows])
+    right = [answer.label == label for answer, (_, label) in zip(answers, rows, strict=True)]
+    assert np.mean(right) > 0.9
+    for answer in answers:
+        assert answer.confidence == answer.probabilities[answer.label]
+        assert answer.confidence == max(answer.probabilities.values())
+        assert sum(answer.probabilities.values()) == pytest.approx(1.0, abs=1e-6)
+        assert predictor.labels[answer.label_id] == answer.label
+        assert not answer.truncated
 
 
 def test_texts_are_cleaned_as_in_training(predictor):

@@ -98,14 +98,10 @@ class Engine:
             hidden = self._encoder.embeddings_project(hidden)
         return hidden
 
-    def _apply(
-        self, layer: _Layer, hidden: Tensor, batch: Batch, bias: Tensor | None
-    ) -> Tensor:
+    def _apply(self, layer: _Layer, hidden: Tensor, batch: Batch, bias: Tensor | None) -> Tensor:
         """One layer. Shapes: hidden and the result (tokens, width)."""
         query, key, value = self._spread(layer.mixed(hidden), batch, 3)
-        found = attend(
-            query, key, value, scale=self._scale, bias=bias, dropout=layer.mixed_dropout
-        )
+        found = attend(query, key, value, scale=self._scale, bias=bias, dropout=layer.mixed_dropout)
         rows = found.transpose(1, 2).reshape(-1, hidden.shape[1])
         return layer.finish(_gather(rows, batch), hidden)
 
