@@ -4,7 +4,13 @@ import torch
 from conftest import FILLER
 
 from textlora import encoder
-from textlora.batching import compute_epoch_batches, make_batch, split_by_tokens, tokenize
+from textlora.batching import (
+    compute_epoch_batches,
+    compute_padded_share,
+    make_batch,
+    split_by_tokens,
+    tokenize,
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,22 +56,22 @@ def test_a_batch_is_one_row_with_runs_of_equal_length(tokenizer):
     assert batch.positions[:16].tolist() == [*range(10), *range(3), *range(3)]
     assert batch.starts.tolist() == [0, 10, 13]
     # To padded places and back again.
-    assert batch.places.shape == (3, 16)
+    assert batch.places.shape == (3, 32)
     assert batch.places.flatten()[batch.order[:16]].tolist() == list(range(16))
     assert set(batch.places[~batch.mask].tolist()) == {16}
 
 
 def test_a_full_row_still_ends_with_a_token_of_no_text(tokenizer):
-    tokens = tokenize(tokenizer, [" ".join(FILLER[:14])] * 2, 64)
+    tokens = tokenize(tokenizer, [" ".join(FILLER * 2)] * 2, 32)
     batch = make_batch(tokens, np.arange(2))
-    assert (batch.num_tokens, len(batch.token_ids)) == (32, 64)
+    assert (batch.num_tokens, len(batch.token_ids)) == (64, 96)
     assert batch.mask.all()
 
 
 def test_padding_is_to_the_longest_and_is_masked(tokenizer):
     tokens = tokenize(tokenizer, ["goal", "goal after the match with the old team"], 64)
     batch = make_batch(tokens, np.array([1, 0]))
-    token_ids, mask = batch.pad(tokenizer.pad_token_id), batch.mask
+    token_ids, mask = batch.pad(tokenizer.pad_token_id)
     assert token_ids.shape == (2, 16)
     assert mask.sum(dim=1).tolist() == [10, 3]
     assert torch.equal(token_ids[1, :3], torch.from_numpy(tokens.select(0)).long())
@@ -116,3 +122,14 @@ def test_groups_keep_the_token_budget_and_lose_nothing(lengths):
 def test_a_text_beyond_the_budget_is_a_group_of_its_own():
     groups = split_by_tokens(np.array([100, 3]), np.arange(2), max_tokens=10)
     assert [group.tolist() for group in groups] == [[0], [1]]
+
+
+def test_the_padded_share_counts_what_no_text_owns(lengths):
+    batches = compute_epoch_batches(lengths, 16, seed=1, epoch=0)
+    chosen = batches[0]
+    width = -(-lengths[chosen].max() // 8) * 8
+    expected = 1 - lengths[chosen].sum() / (16 * width)
+    assert compute_padded_share(lengths, [chosen], packed=False) == pytest.approx(expected)
+    packed = compute_padded_share(lengths, batches, packed=True)
+    assert 0.0 < packed < 0.04 < compute_padded_share(lengths, batches, packed=False)
+    assert compute_padded_share(np.array([31]), [np.array([0])], packed=True) == 1 - 31 / 32

@@ -43,7 +43,7 @@ def make_model(folder, *, dropout=0.0, terms=("query", "key", "value", "output",
 
 def compute_plainly(model, batch) -> torch.Tensor:
     """Logits by the model's own forward method, padded, without any of our kernels."""
-    token_ids, mask = batch.pad(model.config.pad_token_id or 0), batch.mask.long()
+    token_ids, mask = batch.pad(model.config.pad_token_id or 0)
     attention = model.config._attn_implementation
     model.get_base_model().set_attn_implementation("eager")
     try:
@@ -175,3 +175,16 @@ def test_a_trained_layer_runs_through_its_own_forward(tiny_bert):
     plan = plan_adapter(loaded.model, new, settings)
     model = attach_adapter(loaded.model, plan, settings, DropoutSettings())
     assert not Engine(model, 0).is_packed
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_answers_of_the_cpu(folder):
+    model = make_model(folder).train()
+    batch = make_batch(make_texts(), np.arange(len(LENGTHS)))
+    expected = compute_gradients(model, compute_plainly(model, batch))
+    model.to("cuda")
+    engine = Engine(model, model.config.pad_token_id or 0)
+    logits = engine(batch.to(engine.device)).cpu()
+    found = compute_gradients(model, logits)
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name].cpu(), gradient, atol=1e-3), name

@@ -1,9 +1,9 @@
-"""Attention over texts of one length, by whichever kernel is faster for them.
+"""Attention by whichever kernel is faster on the device.
 
-Two batched matrix products and a softmax beat torch's fused CPU kernel where texts are short, most
-of all in the backward pass and in bfloat16 (docs/experiments.md). The fused kernel stays for CUDA
-and, in float32, for long texts. For encoders that run through transformers' own layers the same
-choice is registered with its `AttentionInterface`.
+On a CPU two batched matrix products and a softmax beat torch's fused kernel, most of all in the
+backward pass and in bfloat16; on CUDA the fused kernel is the fast one (docs/experiments.md). For
+encoders that run through transformers' own layers the choice is registered with its
+`AttentionInterface`.
 """
 
 from typing import Any
@@ -15,8 +15,6 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 NAME = "textlora"
-# Tokens from which the fused CPU kernel is not slower, in float32. Measured: docs/experiments.md.
-_FUSED_FROM = 128
 
 
 def attend(
@@ -28,14 +26,14 @@ def attend(
     bias: Tensor | None = None,
     dropout: nn.Module | None = None,
 ) -> Tensor:
-    """softmax(query key' scale + bias) value, without a mask: all texts have the same length.
+    """softmax(query key' scale + bias) value; `bias` is -inf where there must be no attention.
 
     Shapes:  query (texts, heads, rows, width); key, value (texts, heads, length, width); bias
     broadcasts to (texts, heads, rows, length); returns the shape of `query`, contiguous with rows
     before heads: (texts, rows, heads, width) in memory.
     """
     dropped = dropout is not None and dropout.training and getattr(dropout, "p", 0.0) > 0.0
-    if not dropped and _is_fused(key):
+    if not dropped and _is_fused(key.device):
         result = scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale)
         return result.transpose(1, 2).contiguous().transpose(1, 2)
     num_texts, heads, rows, width = query.shape
@@ -61,10 +59,8 @@ def register() -> str:
     return NAME
 
 
-def _is_fused(key: Tensor) -> bool:
-    if key.device.type != "cpu":
-        return True
-    return key.dtype == torch.float32 and key.shape[2] >= _FUSED_FROM
+def _is_fused(device: torch.device) -> bool:
+    return device.type != "cpu"
 
 
 def _attend_padded(

@@ -17,10 +17,15 @@ import torch
 # show the model short texts first.
 _WINDOW_BATCHES = 50
 _CHUNK_TEXTS = 4096
+# Tokens of a batch. Enough to fill a CPU's matrix units, little for its caches.
+MAX_TOKENS = 4096
 # oneDNN builds a kernel for each new shape, about a millisecond each, and keeps a thousand of them:
 # few different shapes keep it from building at every step. Measured: docs/experiments.md.
-_LENGTH_MULTIPLE = 8  # of padded texts
+_LENGTH_MULTIPLE = 8  # of texts padded for transformers' own forward method
 _ROW_MULTIPLE = 32  # of all tokens of a batch
+# Of texts padded for attention. At whole multiples of 32 a softmax in bfloat16 gives the same bits
+# whatever the width, so that an answer does not depend on the neighbours of a text.
+_WIDTH_MULTIPLE = 32
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,21 @@ class Batch:
         moved = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
         return Batch(self.num_tokens, *moved)
 
-    def pad(self, pad_id: int) -> torch.Tensor:
-        """Token ids (texts, length) int64, for models that need them padded; see `mask`."""
-        return self.token_ids[self.places].masked_fill(~self.mask, pad_id)
+    def pad(self, pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and attention mask, both (texts, length) int64, for models that need them."""
+        longest = int(self.mask.sum(dim=1).max())
+        width = _round_up(longest, _LENGTH_MULTIPLE)
+        mask = self.mask[:, :width]
+        token_ids = self.token_ids[self.places[:, :width]].masked_fill(~mask, pad_id)
+        return token_ids, mask.long()
+
+
+def limit_length(tokenizer: Any, max_length: int) -> Any:
+    """The tokenizer's own engine, set to cut at `max_length` tokens and not to pad."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.enable_truncation(max_length)
+    return backend
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> TokenizedTexts:
@@ -86,9 +103,7 @@ def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> Tokenized
 
     Shapes:  returns one row a text, in the same order.
     """
-    backend = tokenizer.backend_tokenizer
-    backend.no_padding()
-    backend.enable_truncation(max_length)
+    backend = limit_length(tokenizer, max_length)
     ids: list[npt.NDArray[np.int32]] = []
     truncated: list[bool] = []
     for start in range(0, len(texts), _CHUNK_TEXTS):
@@ -108,7 +123,7 @@ def make_batch(texts: TokenizedTexts, indices: npt.NDArray[np.int64]) -> Batch:
     lengths = texts.lengths[indices]
     tokens = int(lengths.sum())
     total = _round_up(tokens + 1, _ROW_MULTIPLE)
-    width = _round_up(int(lengths.max()), _LENGTH_MULTIPLE)
+    width = _round_up(int(lengths.max()), _WIDTH_MULTIPLE)
     starts = np.cumsum(lengths) - lengths
     columns = np.arange(width)
     mask = columns < lengths[:, None]
@@ -143,6 +158,21 @@ def compute_epoch_batches(
         batches.extend(part.reshape(-1, batch_size))
     batches = [batches[index] for index in random.permutation(len(batches))]
     return [*batches, rest] if len(rest) else batches
+
+
+def compute_padded_share(
+    lengths: npt.NDArray[np.int64], batches: list[npt.NDArray[np.int64]], *, packed: bool
+) -> float:
+    """Share of the computed tokens that belong to no text, 0..1, in packed or padded batches."""
+    real = computed = 0
+    for batch in batches:
+        tokens = int(lengths[batch].sum())
+        real += tokens
+        if packed:
+            computed += _round_up(tokens + 1, _ROW_MULTIPLE)
+        else:
+            computed += len(batch) * _round_up(int(lengths[batch].max()), _LENGTH_MULTIPLE)
+    return 1.0 - real / computed
 
 
 def split_by_tokens(

@@ -76,14 +76,51 @@ class Engine:
         """Whether this model runs without padding."""
         return bool(self._layers)
 
-    def __call__(self, batch: Batch) -> Tensor:
-        """Logits (texts, labels) of a batch that lies on the model's device."""
-        if not self.is_packed:
-            token_ids, mask = batch.pad(self._pad_id), batch.mask.long()
-            return self.model(input_ids=token_ids, attention_mask=mask).logits
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the hidden rows."""
+        dtype: torch.dtype = self._encoder.get_input_embeddings().weight.dtype
+        return dtype
+
+    @property
+    def width(self) -> int:
+        """Size of a hidden row."""
+        return int(self._base.config.hidden_size)
+
+    @property
+    def num_frozen(self) -> int:
+        """How many layers stand below the lowest one that is trained; 0 if any dropout is there."""
+        if not self._layers:
+            return 0
+        below: list[nn.Module] = [self._encoder.embeddings]
+        for count, layer in enumerate(self._encoder.encoder.layer):
+            modules = [module for part in below for module in part.modules()]
+            random = any(isinstance(m, nn.Dropout) and m.p > 0.0 for m in modules)
+            trained = any(p.requires_grad for p in layer.parameters())
+            if trained or random:
+                return 0 if random else count
+            below.append(layer)
+        return 0
+
+    def compute_prefix(self, batch: Batch) -> Tensor:
+        """What the frozen layers make of a batch: (tokens, width)."""
         hidden = self._embed(batch)
         bias = self._find_bias(batch, hidden.dtype)
-        for layer in self._layers[:-1]:
+        for layer in self._layers[: self.num_frozen]:
+            hidden = self._apply(layer, hidden, batch, bias)
+        return hidden
+
+    def __call__(self, batch: Batch, prefix: Tensor | None = None) -> Tensor:
+        """Logits (texts, labels) of a batch that lies on the model's device.
+
+        With `prefix`, what `compute_prefix` returned for the same tokens, the layers go on there.
+        """
+        if not self.is_packed:
+            token_ids, mask = batch.pad(self._pad_id)
+            return self.model(input_ids=token_ids, attention_mask=mask).logits
+        hidden = self._embed(batch) if prefix is None else prefix
+        bias = self._find_bias(batch, hidden.dtype)
+        for layer in self._layers[0 if prefix is None else self.num_frozen : -1]:
             hidden = self._apply(layer, hidden, batch, bias)
         return self._apply_head(self._apply_last(self._layers[-1], hidden, batch, bias))
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,23 @@ def replace_folder(staged: Path, target: Path) -> None:
     staged.rename(target)
     _fsync_folder(target.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def find_cache_folder(name: str) -> Path:
+    """Where things are kept that can be made again; not there yet, perhaps.
+
+    In `TEXTLORA_CACHE`, else in the user's cache folder.
+    """
+    own = os.environ.get("TEXTLORA_CACHE")
+    shared = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return (Path(own) if own else Path(shared) / "textlora") / name
+
+
+def drop_stale(folder: Path, days: float) -> None:
+    """Delete the files of a cache that nobody has touched for so many days."""
+    for path in folder.iterdir():
+        if time.time() - path.stat().st_mtime > days * 86_400:
+            path.unlink(missing_ok=True)
 
 
 def compute_sha256(path: Path) -> str:

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from textlora import encoder
 from textlora.adapters import AdapterPlan, attach_adapter, cast_frozen, plan_adapter
-from textlora.batching import TokenizedTexts, tokenize
+from textlora.batching import TokenizedTexts
 from textlora.checkpoints import Origin
 from textlora.data import LabelledTexts
 from textlora.encoder import EncoderFiles
 from textlora.engine import Engine
 from textlora.runtime import pick_device, pick_dtype, set_seed
 from textlora.settings import Recipe
+from textlora.tokencache import tokenize_cached
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,13 @@ def prepare_learner(recipe: Recipe, texts: LabelledTexts) -> Learner:
         optimizer=_make_optimizer(weights, recipe.training.weight_decay),
         engine=Engine(model, tokenizer.pad_token_id),
         device=device,
-        train=tokenize(tokenizer, texts.train.texts, max_length),
+        train=tokenize_cached(
+            tokenizer, texts.train.texts, max_length, f"{texts.fingerprint} train"
+        ),
         train_label_ids=texts.train.label_ids,
-        validation=tokenize(tokenizer, texts.validation.texts, max_length),
+        validation=tokenize_cached(
+            tokenizer, texts.validation.texts, max_length, f"{texts.fingerprint} validation"
+        ),
         validation_label_ids=texts.validation.label_ids,
     )
 

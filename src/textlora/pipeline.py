@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from textlora import evaluation, plots, rundir, training
-from textlora.batching import tokenize
+from textlora.batching import compute_epoch_batches, compute_padded_share, tokenize
 from textlora.checkpoints import TrainingState
 from textlora.data import LabelledTexts
 from textlora.errors import ModelError, TextloraError
@@ -177,6 +177,10 @@ def _say_plan(learner: Learner, report: Reporter) -> None:
         f"{len(learner.labels)} labels; {plan.trainable:,} of {plan.total:,} parameters trained "
         f"({plan.trainable_share:.4%})"
     )
+    settings = learner.recipe.training
+    batches = compute_epoch_batches(train.lengths, settings.batch_size, settings.seed, epoch=0)
+    share = compute_padded_share(train.lengths, batches, packed=learner.engine.is_packed)
+    report.say(f"{share:.1%} of the tokens computed in training are padding")
     cut = int(train.truncated.sum() + validation.truncated.sum())
     if cut:
         report.say(f"{cut:,} texts are longer than {learner.max_length} tokens and were cut")

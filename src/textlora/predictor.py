@@ -12,15 +12,13 @@ import numpy.typing as npt
 import torch
 
 from textlora.adapters import cast_frozen, find_wrapped_modules, merge_adapter
-from textlora.batching import TokenizedTexts, make_batch, split_by_tokens, tokenize
+from textlora.batching import MAX_TOKENS, TokenizedTexts, make_batch, split_by_tokens, tokenize
 from textlora.data import clean_text
 from textlora.engine import Engine
+from textlora.prefix import Prefix
 from textlora.rundir import LoadedRun, load_run
 from textlora.runtime import pick_device, pick_dtype
 from textlora.settings import Recipe
-
-# Tokens of a batch. Enough to fill a CPU's matrix units, little for its caches.
-MAX_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -93,8 +91,12 @@ class Predictor:
         return predictions
 
 
-def compute_logits(engine: Engine, tokens: TokenizedTexts) -> npt.NDArray[np.float32]:
+def compute_logits(
+    engine: Engine, tokens: TokenizedTexts, prefix: Prefix | None = None
+) -> npt.NDArray[np.float32]:
     """Run a model in evaluation mode over tokenized texts, in batches of similar length.
+
+    `prefix` has the rows of frozen layers for these tokens.
 
     Shapes:  returns (texts, labels) float32, in the order of `tokens`.
     """
@@ -104,7 +106,8 @@ def compute_logits(engine: Engine, tokens: TokenizedTexts) -> npt.NDArray[np.flo
     with torch.inference_mode():
         for group in split_by_tokens(lengths, np.arange(len(tokens)), MAX_TOKENS):
             batch = make_batch(tokens, group).to(engine.device)
-            results.append((group, engine(batch).float().cpu().numpy()))
+            rows = None if prefix is None else prefix.read(group, batch)
+            results.append((group, engine(batch, rows).float().cpu().numpy()))
     if not results:
         return np.zeros((0, 0), np.float32)
     logits = np.empty((len(tokens), results[0][1].shape[1]), np.float32)

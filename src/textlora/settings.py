@@ -95,6 +95,9 @@ class TrainingSettings(_Section):
     )  # evaluations without a better one before stopping; 0 = never stop
     keep_checkpoints: int = Field(1, ge=1)  # the newest N; the best one is always kept
     seed: int = Field(42, ge=0)
+    prefix_cache_gb: float = Field(
+        4.0, ge=0.0
+    )  # largest file that keeps the output of layers below the adapted ones; 0 = none
     precision: Precision = "auto"  # of the frozen weights; auto = bf16 where the hardware has it
 
 

@@ -1,6 +1,7 @@
 """Training, visible from top to bottom: the timetable, the loop, one step, validation, the best."""
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,14 +14,21 @@ from torch.nn.functional import cross_entropy
 
 from textlora import checkpoints
 from textlora.adapters import set_dropout
-from textlora.batching import compute_epoch_batches, make_batch, split_by_tokens
+from textlora.batching import (
+    MAX_TOKENS,
+    TokenizedTexts,
+    compute_epoch_batches,
+    make_batch,
+    split_by_tokens,
+)
 from textlora.checkpoints import Checkpoint, TrainingState
 from textlora.errors import TextloraError
 from textlora.history import StepRecord, ValidationRecord, append_record, cut_history
 from textlora.interrupts import StopRequest
 from textlora.learner import Learner, read_optimizer, write_optimizer
 from textlora.metrics import compute_scores
-from textlora.predictor import MAX_TOKENS, compute_logits, compute_softmax
+from textlora.predictor import compute_logits, compute_softmax
+from textlora.prefix import Prefix, open_prefix
 from textlora.progress import Reporter
 from textlora.runtime import set_seed
 from textlora.schedules import compute_dropout, compute_learning_rate
@@ -91,7 +99,12 @@ def train_steps(learner: Learner, run: Path, resume: Resume, report: Reporter) -
     table = Timetable(learner.recipe, math.ceil(len(learner.train) / settings.batch_size))
     state = _start(learner, run, resume, report)
     batches: list[npt.NDArray[np.int64]] = []
-    with StopRequest() as stop, report.track("training", table.total_steps, state.step) as bar:
+    with (
+        _open_prefix(learner, learner.train, table, report) as train_prefix,
+        _open_prefix(learner, learner.validation, table, report) as validation_prefix,
+        StopRequest() as stop,
+        report.track("training", table.total_steps, state.step) as bar,
+    ):
         while state.step < table.total_steps and not _is_exhausted(state, settings.patience):
             step = state.step
             epoch, position = divmod(step, table.steps_per_epoch)
@@ -102,12 +115,14 @@ def train_steps(learner: Learner, run: Path, resume: Resume, report: Reporter) -
             rate, dropout = table.learning_rate(step), table.dropout(step)
             set_seed(settings.seed, step + 1)  # position 0 made the start values
             set_dropout(learner.model, dropout, learner.recipe.dropout.scope)
-            outcome = _take_step(learner, batches[position], rate)
+            outcome = _take_step(learner, batches[position], rate, train_prefix)
             state.step += 1
             state.loss_total += outcome.loss_total
             state.loss_texts += len(batches[position])
             if table.is_recorded(state.step):
-                validation = _validate(learner) if table.is_evaluated(state.step) else None
+                validation = None
+                if table.is_evaluated(state.step):
+                    validation = _validate(learner, validation_prefix)
                 record = StepRecord(
                     step=state.step,
                     epoch=state.step / table.steps_per_epoch,
@@ -142,14 +157,33 @@ class _StepOutcome:
     gradient_norm: float
 
 
-def _take_step(learner: Learner, indices: npt.NDArray[np.int64], rate: float) -> _StepOutcome:
+def _open_prefix(
+    learner: Learner, tokens: TokenizedTexts, table: Timetable, report: Reporter
+) -> AbstractContextManager[Prefix | None]:
+    """The output of frozen layers, where it is read more than once and always the same."""
+    settings, dropout = learner.recipe.training, learner.recipe.dropout
+    random = dropout.scope == "all" and max(dropout.start, dropout.end) > 0.0
+    if random or table.total_steps <= table.steps_per_epoch or not settings.prefix_cache_gb:
+        return nullcontext()
+    return open_prefix(
+        learner.engine, tokens, learner.origin.encoder, settings.prefix_cache_gb, report
+    )
+
+
+def _take_step(
+    learner: Learner,
+    indices: npt.NDArray[np.int64],
+    rate: float,
+    prefix: Prefix | None = None,
+) -> _StepOutcome:
     """One optimizer step over the texts `indices`, in pieces that fit the token budget."""
     learner.model.train()
     total = 0.0
     for group in split_by_tokens(learner.train.lengths, indices, MAX_TOKENS):
         batch = make_batch(learner.train, group).to(learner.device)
         label_ids = torch.from_numpy(learner.train_label_ids[group]).to(learner.device)
-        logits = learner.engine(batch).float()
+        rows = None if prefix is None else prefix.read(group, batch)
+        logits = learner.engine(batch, rows).float()
         loss = cross_entropy(logits, label_ids, reduction="sum")
         # Divided by the whole step's count: the mean over texts, however they were cut.
         (loss / len(indices)).backward()  # type: ignore[no-untyped-call]
@@ -169,8 +203,8 @@ def _take_step(learner: Learner, indices: npt.NDArray[np.int64], rate: float) ->
     return _StepOutcome(total, float(norm))
 
 
-def _validate(learner: Learner) -> ValidationRecord:
-    logits = compute_logits(learner.engine, learner.validation)
+def _validate(learner: Learner, prefix: Prefix | None = None) -> ValidationRecord:
+    logits = compute_logits(learner.engine, learner.validation, prefix)
     probabilities = compute_softmax(logits, len(learner.labels))
     scores = compute_scores(learner.validation_label_ids, probabilities, learner.labels)
     return ValidationRecord(scores.loss, scores.accuracy, scores.weighted.f1, scores.macro.f1)

@@ -1,0 +1,153 @@
+"""What each part of the engine gains: the same training step with one part taken out at a time.
+
+    python benchmarks/engine_parts.py [--data FOLDER] [--model MODEL] [--rounds 5]
+
+All variants run in one process, alternating, on the same batches; a first round warms up. Writes
+benchmarks/results/engine_parts.json, one entry a model.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from textlora import attention, batching, engine, projection, training
+from textlora.adapters import set_dropout
+from textlora.data import load_labelled_texts
+from textlora.learner import Learner, prepare_learner
+from textlora.runtime import describe_environment
+from textlora.settings import load_recipe
+
+OUT = Path(__file__).parent / "results" / "engine_parts.json"
+STEPS = 8
+
+
+def separate(learner: Learner) -> AbstractContextManager[Any]:
+    """Query, key and value each by a product of their own."""
+
+    def call(self: Any, inputs: Tensor, part: slice = slice(None)) -> Tensor:
+        first, last, _ = part.indices(len(self.weight))
+        bounds = [0]
+        for size in self.sizes:
+            bounds.append(bounds[-1] + size)
+        found = [
+            original(self, inputs, slice(start, stop))
+            for start, stop in zip(bounds, bounds[1:], strict=False)
+            if first <= start and stop <= last
+        ]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=1)
+
+    original = projection.Projection.__call__
+    return patch.object(projection.Projection, "__call__", call)
+
+
+def use_peft_layers(learner: Learner) -> AbstractContextManager[Any]:
+    """The layers of PEFT themselves, with torch's dropout."""
+    layers = {}
+    for layer in learner.engine._encoder.encoder.layer:
+        own = layer.attention.attn if hasattr(layer.attention, "attn") else layer.attention.self
+        names = ("q", "k", "v") if hasattr(own, "q") else ("query", "key", "value")
+        parts = [getattr(own, name) for name in names]
+        base = getattr(parts[0], "base_layer", parts[0])
+        layers[base.weight.data_ptr()] = parts
+
+    def call(self: Any, inputs: Tensor, part: slice = slice(None)) -> Tensor:
+        parts = layers.get(self.weight.data_ptr())
+        if parts is None:
+            return original(self, inputs, part)
+        first, last, _ = part.indices(len(self.weight))
+        size = self.sizes[0]
+        return torch.cat([layer(inputs) for layer in parts[first // size : last // size]], dim=1)
+
+    original = projection.Projection.__call__
+    return patch.object(projection.Projection, "__call__", call)
+
+
+def fuse_attention(learner: Learner) -> AbstractContextManager[Any]:
+    """Torch's own attention kernel at every length."""
+    return patch.object(attention, "_is_fused", lambda device: True)
+
+
+@contextmanager
+def compute_all_of_the_last_layer(learner: Learner) -> Any:
+    """The last layer for every token, then the first of each text."""
+
+    def call(self: Any, layer: Any, hidden: Tensor, batch: Any, bias: Any) -> Tensor:
+        return self._apply(layer, hidden, batch, bias)[batch.starts]
+
+    with patch.object(engine.Engine, "_apply_last", call):
+        yield
+
+
+@contextmanager
+def pad(learner: Learner) -> Any:
+    """Transformers' and PEFT's own forward methods over padded batches."""
+    layers, learner.engine._layers = learner.engine._layers, []
+    yield
+    learner.engine._layers = layers
+
+
+def change_nothing(learner: Learner) -> AbstractContextManager[Any]:
+    """The engine as it is."""
+    return patch.object(engine, "__doc__", engine.__doc__)
+
+
+VARIANTS: dict[str, Callable[[Learner], AbstractContextManager[Any]]] = {
+    "engine": change_nothing,
+    "query, key, value one by one": separate,
+    "PEFT's own layers": use_peft_layers,
+    "torch's attention kernel": fuse_attention,
+    "all of the last layer": compute_all_of_the_last_layer,
+    "padded, transformers' forward": pad,
+}
+
+
+def main() -> None:
+    """Measure one model and keep the results of the others."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="embedded:headlines")
+    parser.add_argument("--model", default="embedded:minilm")
+    parser.add_argument("--name", default="minilm", help="name of the entry")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    recipe = load_recipe(
+        "quickstart", ["training.batch_size=16", "data.max_train_rows=800"],
+        data__source=options.data, model__name=options.model,
+    )  # fmt: skip
+    learner = prepare_learner(recipe, load_labelled_texts(recipe.data))
+    set_dropout(learner.model, 0.05, "adapter")
+    batches = batching.compute_epoch_batches(learner.train.lengths, 16, 0, 0)[:STEPS]
+    rates: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    for _ in range(options.rounds + 1):
+        for name, variant in VARIANTS.items():
+            with variant(learner):
+                begin = time.perf_counter()
+                for batch in batches:
+                    training._take_step(learner, batch, 1e-5)
+                rates[name].append(sum(map(len, batches)) / (time.perf_counter() - begin))
+    medians = {name: statistics.median(values[1:]) for name, values in rates.items()}
+    values = json.loads(OUT.read_text("utf-8")) if OUT.is_file() else {}
+    values[options.name] = {
+        "texts_per_s": medians,
+        "rounds": {name: found[1:] for name, found in rates.items()},
+        "gain_of_the_part": {n: medians["engine"] / m - 1 for n, m in medians.items()},
+        "command": f"python benchmarks/engine_parts.py --data <texts> --model <{options.name}>",
+        "data": Path(options.data).name,
+        "environment": asdict(describe_environment()),
+    }
+    OUT.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+    for name, rate in medians.items():
+        print(f"{rate:7.1f} texts/s  {medians['engine'] / rate - 1:+.1%}  without: {name}")
+
+
+if __name__ == "__main__":
+    main()

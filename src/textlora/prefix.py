@@ -1,0 +1,129 @@
+"""The output of the layers below the lowest adapted one, computed once and read in each epoch.
+
+Those layers never change, so their output for a text is the same in every epoch. It lies in a file
+of the cache folder, in the number format of the model, and goes when training ends.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from textlora.batching import MAX_TOKENS, Batch, TokenizedTexts, make_batch, split_by_tokens
+from textlora.engine import Engine
+from textlora.files import drop_stale, find_cache_folder
+from textlora.progress import Reporter
+
+_KEPT_DAYS = 1  # of what a killed run left behind
+_STORED = {torch.bfloat16: torch.int16, torch.float32: torch.float32}  # numpy knows no bfloat16
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Hidden rows of tokenized texts. Shapes: rows (tokens, width), offsets (texts + 1,)."""
+
+    path: Path
+    rows: Tensor
+    offsets: npt.NDArray[np.int64]
+
+    def read(self, indices: npt.NDArray[np.int64], batch: Batch) -> Tensor:
+        """The rows of the chosen texts, in the order of `batch`: (tokens, width)."""
+        parts = [self.rows[self.offsets[i] : self.offsets[i + 1]] for i in indices]
+        rest = self.rows.new_zeros(len(batch.token_ids) - batch.num_tokens, self.rows.shape[1])
+        return torch.cat([*parts, rest]).to(batch.token_ids.device)
+
+
+@contextmanager
+def open_prefix(
+    engine: Engine, tokens: TokenizedTexts, weights_sha256: str, max_gb: float, report: Reporter
+) -> Iterator[Prefix | None]:
+    """The prefix of `tokens`, made if it is not there; deleted on leaving.
+
+    None where nothing would be saved, or where it would be larger than `max_gb` or the free space.
+    """
+    prefix = _find(engine, tokens, weights_sha256, max_gb, report)
+    try:
+        yield prefix
+    finally:
+        if prefix is not None:
+            prefix.path.unlink(missing_ok=True)
+
+
+def _find(
+    engine: Engine, tokens: TokenizedTexts, weights_sha256: str, max_gb: float, report: Reporter
+) -> Prefix | None:
+    if not engine.num_frozen or not len(tokens):
+        return None
+    shape = (len(tokens.token_ids), engine.width)
+    size = shape[0] * shape[1] * engine.dtype.itemsize
+    folder = find_cache_folder("prefix")
+    path = folder / f"{_compute_key(engine, tokens, weights_sha256)}.bin"
+    layers = f"layers 0 to {engine.num_frozen - 1} never change"
+    if size > max_gb * 1e9:
+        report.say(
+            f"{layers}; keeping their output would save time and take {size / 1e9:.1f} GB, more "
+            f"than training.prefix_cache_gb = {max_gb}"
+        )
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        drop_stale(folder, _KEPT_DAYS)
+        if not path.is_file() or path.stat().st_size != size:
+            if size > 0.9 * shutil.disk_usage(folder).free:
+                report.say(f"{layers}; {folder} has no room to keep their output")
+                return None
+            report.say(f"{layers}; their output is computed once: {size / 1e9:.2f} GB in {path}")
+            _write(engine, tokens, path, shape, report)
+        rows = _map(path, engine.dtype, shape, "r+")
+    except OSError as error:
+        report.say(f"{folder}: cannot keep the output of frozen layers ({error.strerror or error})")
+        return None
+    return Prefix(path, rows, tokens.offsets)
+
+
+def _compute_key(engine: Engine, tokens: TokenizedTexts, weights_sha256: str) -> str:
+    facts = [weights_sha256, engine.num_frozen, str(engine.dtype), engine.device.type]
+    digest = hashlib.sha256(json.dumps([*facts, version("torch"), version("textlora")]).encode())
+    digest.update(tokens.token_ids.tobytes())
+    digest.update(tokens.offsets.tobytes())
+    return digest.hexdigest()
+
+
+def _write(
+    engine: Engine, tokens: TokenizedTexts, path: Path, shape: tuple[int, int], report: Reporter
+) -> None:
+    staged = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    rows = _map(staged, engine.dtype, shape, "w+")
+    every = np.arange(len(tokens))
+    try:
+        with report.track("frozen layers", len(every)) as bar, torch.inference_mode():
+            for group in split_by_tokens(tokens.lengths, every, MAX_TOKENS):
+                batch = make_batch(tokens, group).to(engine.device)
+                found = engine.compute_prefix(batch)[: batch.num_tokens].cpu()
+                parts = torch.split(found, tokens.lengths[group].tolist())
+                for index, part in zip(group, parts, strict=True):
+                    rows[tokens.offsets[index] : tokens.offsets[index + 1]] = part
+                bar.advance(len(group))
+        staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def _map(path: Path, dtype: torch.dtype, shape: tuple[int, int], mode: str) -> Tensor:
+    """A tensor whose memory is the file."""
+    if mode == "w+":
+        with path.open("wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, shape[0] * shape[1] * dtype.itemsize)
+    size = shape[0] * shape[1]
+    stored = torch.from_file(str(path), shared=True, size=size, dtype=_STORED[dtype])
+    return stored.view(dtype).view(shape)
