@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo check format test notebook clean
+.PHONY: setup demo check format test bench notebook clean
 .DEFAULT_GOAL := demo
 
 # pip, not a faster installer: where a CPU build of torch lies on disk for pip, only pip sees it.
@@ -35,6 +35,10 @@ test: .venv/installed-dev           ## all tests, with coverage
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+bench: .venv/installed              ## training speed beside the Trainer's, short form: four minutes
+	$(BIN)/python benchmarks/train_vs_peers.py --out runs/bench.json --rounds 1 \
+		--case "minilm, query and value of all layers"
 
 notebook: .venv/installed-dev       ## rebuild the notebook from its paired script
 	$(BIN)/jupytext --to ipynb notebooks/model_training.py

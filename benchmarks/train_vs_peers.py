@@ -94,8 +94,9 @@ def main() -> None:
                 "data": Path(options.data).name,
                 "environment": asdict(describe_environment()),
             }  # fmt: skip
-            options.out.parent.mkdir(exist_ok=True)
+            options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+            print(summarize(name, found[name]))
 
 
 def race(case: str, job: dict[str, Any], rounds: int) -> dict[str, Any]:
@@ -141,6 +142,17 @@ def race(case: str, job: dict[str, Any], rounds: int) -> dict[str, Any]:
         "bf16_matmul_gflops": matmul / 1e9,
         "share_of_matmul_rate": own["texts_per_s"] * work_per_text / matmul,
     }
+
+
+def summarize(case: str, result: dict[str, Any]) -> str:
+    """The ratios, in words."""
+    contenders, own = result["contenders"], result["contenders"][OURS]["texts_per_s"]
+    lines = [f"{case}: {own:.1f} texts/s, {result['share_of_matmul_rate']:.2f} of bf16 matmul rate"]
+    for name, contender in contenders.items():
+        if name != OURS:
+            lines.append(f"  {own / contender['texts_per_s']:6.2f}x {name}")
+    lines.append(f"  {result['memory_to_tuned_peer']:6.2f}x memory of {result['tuned_peer']}")
+    return "\n".join(lines)
 
 
 def start(job: dict[str, Any]) -> dict[str, Any]:

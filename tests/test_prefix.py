@@ -4,7 +4,7 @@ import torch
 from conftest import save_encoder, tiny_recipe
 
 from textlora import prefix as prefix_module
-from textlora.batching import make_batch
+from textlora.batching import compute_epoch_batches, make_batch
 from textlora.data import load_labelled_texts
 from textlora.learner import prepare_learner
 from textlora.prefix import open_prefix
@@ -144,3 +144,15 @@ def test_other_weights_and_other_texts_have_another_file(tiny_bert, data_folder)
     }
     assert len(keys) == 3
     assert key(learner.engine, learner.train, "one") in keys
+
+
+def test_the_real_encoder_gives_the_same_bits():
+    """Texts of many lengths, whose neighbours differ between keeping and training."""
+    learner = make_learner("embedded:minilm", "embedded:headlines", "training.precision=bf16")
+    engine, tokens = learner.engine, learner.train
+    assert engine.num_frozen == 5
+    with open_prefix(engine, tokens, "w", 1.0, Reporter(quiet=True)) as kept, torch.no_grad():
+        for chosen in compute_epoch_batches(tokens.lengths, 8, seed=1, epoch=0)[:12]:
+            batch = make_batch(tokens, chosen)
+            expected = engine.compute_prefix(batch)[: batch.num_tokens]
+            assert torch.equal(kept.read(chosen, batch)[: batch.num_tokens], expected)

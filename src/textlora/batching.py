@@ -17,8 +17,6 @@ import torch
 # show the model short texts first.
 _WINDOW_BATCHES = 50
 _CHUNK_TEXTS = 4096
-# Tokens of a batch. Enough to fill a CPU's matrix units, little for its caches.
-MAX_TOKENS = 4096
 # oneDNN builds a kernel for each new shape, about a millisecond each, and keeps a thousand of them:
 # few different shapes keep it from building at every step. Measured: docs/experiments.md.
 _LENGTH_MULTIPLE = 8  # of texts padded for transformers' own forward method

@@ -22,6 +22,9 @@ from textlora.attention import attend
 from textlora.batching import Batch
 from textlora.projection import Projection, is_supported
 
+# Tokens of a batch. On a CPU enough to fill its matrix units, little for its caches; a GPU wants
+# several thousand more, so that its kernels take longer than their launch.
+_MAX_TOKENS = {"cpu": 4_096, "cuda": 32_768}
 _FAMILIES = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet"}
 
 
@@ -50,11 +53,13 @@ class _Layer:
 class Engine:
     """Computes logits of a model whose number format and device are settled.
 
-    It holds no weights of its own: it sees every change of those of the model.
+    It holds no weights of its own: it sees every change of those of the model. `max_tokens` is how
+    many tokens a batch should have at most.
     """
 
     def __init__(self, model: nn.Module, pad_id: int) -> None:
         self.model = model
+        self.max_tokens = _MAX_TOKENS.get(self.device.type, 4_096)
         self._pad_id = pad_id
         self._base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         self._encoder: Any = self._base.base_model

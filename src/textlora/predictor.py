@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from textlora.adapters import cast_frozen, find_wrapped_modules, merge_adapter
-from textlora.batching import MAX_TOKENS, TokenizedTexts, make_batch, split_by_tokens, tokenize
+from textlora.batching import TokenizedTexts, make_batch, split_by_tokens, tokenize
 from textlora.data import clean_text
 from textlora.engine import Engine
 from textlora.prefix import Prefix
@@ -104,7 +104,7 @@ def compute_logits(
     lengths = tokens.lengths
     results: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
     with torch.inference_mode():
-        for group in split_by_tokens(lengths, np.arange(len(tokens)), MAX_TOKENS):
+        for group in split_by_tokens(lengths, np.arange(len(tokens)), engine.max_tokens):
             batch = make_batch(tokens, group).to(engine.device)
             rows = None if prefix is None else prefix.read(group, batch)
             results.append((group, engine(batch, rows).float().cpu().numpy()))

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from textlora.batching import MAX_TOKENS, Batch, TokenizedTexts, make_batch, split_by_tokens
+from textlora.batching import Batch, TokenizedTexts, make_batch, split_by_tokens
 from textlora.engine import Engine
 from textlora.files import drop_stale, find_cache_folder
 from textlora.progress import Reporter
@@ -107,7 +107,7 @@ def _write(
     every = np.arange(len(tokens))
     try:
         with report.track("frozen layers", len(every)) as bar, torch.inference_mode():
-            for group in split_by_tokens(tokens.lengths, every, MAX_TOKENS):
+            for group in split_by_tokens(tokens.lengths, every, engine.max_tokens):
                 batch = make_batch(tokens, group).to(engine.device)
                 found = engine.compute_prefix(batch)[: batch.num_tokens].cpu()
                 parts = torch.split(found, tokens.lengths[group].tolist())

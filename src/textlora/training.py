@@ -15,7 +15,6 @@ from torch.nn.functional import cross_entropy
 from textlora import checkpoints
 from textlora.adapters import set_dropout
 from textlora.batching import (
-    MAX_TOKENS,
     TokenizedTexts,
     compute_epoch_batches,
     make_batch,
@@ -179,7 +178,7 @@ def _take_step(
     """One optimizer step over the texts `indices`, in pieces that fit the token budget."""
     learner.model.train()
     total = 0.0
-    for group in split_by_tokens(learner.train.lengths, indices, MAX_TOKENS):
+    for group in split_by_tokens(learner.train.lengths, indices, learner.engine.max_tokens):
         batch = make_batch(learner.train, group).to(learner.device)
         label_ids = torch.from_numpy(learner.train_label_ids[group]).to(learner.device)
         rows = None if prefix is None else prefix.read(group, batch)
