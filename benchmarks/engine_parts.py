@@ -2,8 +2,8 @@
 
     python benchmarks/engine_parts.py [--data FOLDER] [--model MODEL] [--rounds 5]
 
-All variants run in one process, alternating, on the same batches; a first round warms up. Writes
-benchmarks/results/engine_parts.json, one entry a model.
+Query and value of all layers are adapted. All variants run in one process, alternating, on the same
+batches; a first round warms up. Writes benchmarks/results/engine_parts.json, one entry a model.
 """
 
 import argparse
@@ -113,7 +113,7 @@ VARIANTS: dict[str, Callable[[Learner], AbstractContextManager[Any]]] = {
 
 def main() -> None:
     """Measure one model and keep the results of the others."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="embedded:headlines")
     parser.add_argument("--model", default="embedded:minilm")
     parser.add_argument("--name", default="minilm", help="name of the entry")
@@ -146,7 +146,7 @@ def main() -> None:
     }
     OUT.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
     for name, rate in medians.items():
-        print(f"{rate:7.1f} texts/s  {medians['engine'] / rate - 1:+.1%}  without: {name}")
+        print(f"{rate:7.1f} texts/s  the engine gains {medians['engine'] / rate - 1:+.1%} over: {name}")
 
 
 if __name__ == "__main__":
