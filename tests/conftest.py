@@ -203,6 +203,14 @@ def tiny_recipe(model: Path, data: Path | str, *changes: str):
     return load_recipe("quickstart", settings, data__source=str(data), model__name=str(model))
 
 
+def make_learner(recipe):
+    """The recipe's texts and model, ready for the loop."""
+    from textlora.data import load_labelled_texts
+    from textlora.learner import prepare_learner
+
+    return prepare_learner(recipe, load_labelled_texts(recipe.data))
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, tiny_bert, data_folder) -> Path:
     """A finished run of the tiny encoder; tests that change it work on a copy."""

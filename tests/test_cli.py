@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -262,7 +263,9 @@ def test_a_stopped_run_is_saved_and_continues(tiny_bert, data_folder, tmp_path, 
     words = [sys.executable, "-m", "textlora"] + [
         str(word) for word in training_words(tiny_bert, data_folder, run, "training.epochs=200")
     ]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # What is typed again must not throw away what it is to continue.
+    start = [*words, "--resume", "never"] if number == signal.SIGINT else words
+    process = subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list((run / "checkpoints").glob("step-*")):
         assert time.monotonic() < deadline
@@ -274,7 +277,9 @@ def test_a_stopped_run_is_saved_and_continues(tiny_bert, data_folder, tmp_path, 
     assert time.monotonic() - sent < 10
     assert (process.returncode, out) == (code, "")
     assert "Traceback" not in err
-    assert "checkpoint saved; run the same command again" in err.strip().splitlines()[-1]
+    *_, reason, command = err.strip().splitlines()
+    assert "all of it saved; run the same command again" in reason
+    assert command == f"continue with: textlora {shlex.join(words[3:])}"
     assert not (run / "manifest.json").exists()
     assert list((run / "checkpoints").glob("step-*"))
 

@@ -71,7 +71,7 @@ def test_a_run_that_does_not_reload_is_not_finished(tmp_path, tiny_bert, data_fo
 
     class Saboteur(Reporter):
         def say(self, message):
-            if message.startswith("saved"):
+            if message.startswith("saving"):
                 (folder / "model.safetensors").unlink()
 
     with pytest.raises(ModelError, match="does not load again"):

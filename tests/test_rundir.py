@@ -1,16 +1,25 @@
 import json
+import os
+import pickle
 import shutil
+import struct
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import save_encoder
+from conftest import save_encoder, tiny_recipe
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from textlora.cli import main
+from textlora.data import load_labelled_texts
 from textlora.errors import ModelError
+from textlora.files import describe_files
+from textlora.pipeline import fit_run
 from textlora.predictor import Predictor
-from textlora.rundir import load_run, read_manifest
+from textlora.progress import Reporter
+from textlora.rundir import finish_saving, load_run, read_manifest
 from textlora.verify import compute_saved_logits, verify_run
 
 TEXTS = ["goal team match after the cup", "bank profit and loan", "orbit of the comet and crew"]
@@ -27,11 +36,11 @@ def test_a_finished_run_has_the_files_that_the_design_names(tiny_run):
     names = {path.name for path in tiny_run.iterdir()}
     assert names == {
         "recipe.toml", "labels.json", "adapter", "history.jsonl", "evaluation.json",
-        "visualizations", "checkpoints", "manifest.json",
+        "visualizations", "checkpoints", "manifest.json", ".lock",
     }  # fmt: skip
     assert json.loads((tiny_run / "labels.json").read_text()) == ["money", "space", "sport"]
     suffixes = {path.suffix for path in tiny_run.rglob("*") if path.is_file()}
-    assert suffixes <= {".toml", ".json", ".jsonl", ".safetensors", ".png", ".md"}
+    assert suffixes <= {".toml", ".json", ".jsonl", ".safetensors", ".png", ".md", ""}
 
 
 def test_the_adapter_loads_with_pefts_own_loader_and_answers_the_same(tiny_run, tiny_bert):
@@ -125,8 +134,6 @@ def test_an_adapter_for_another_base_is_refused(run, tmp_path, tiny_bert):
     values = json.loads((run / "manifest.json").read_text())
     text = (run / "recipe.toml").read_text().replace(str(tiny_bert), str(other))
     (run / "recipe.toml").write_text(text)
-    from textlora.files import describe_files
-
     values["files"] |= describe_files(run, ["recipe.toml"])
     (run / "manifest.json").write_text(json.dumps(values))
     with pytest.raises(ModelError, match="was trained on other weights"):
@@ -142,8 +149,6 @@ def test_a_missing_head_is_noticed(run):
     """PEFT itself loads such a file without a word, and the head stays random."""
     from safetensors.torch import load_file, save_file
 
-    from textlora.files import describe_files
-
     path = run / "adapter" / "adapter_model.safetensors"
     tensors = load_file(path)
     kept = {name: tensor for name, tensor in tensors.items() if "classifier" not in name}
@@ -154,3 +159,122 @@ def test_a_missing_head_is_noticed(run):
     (run / "manifest.json").write_text(json.dumps(values))
     with pytest.raises(ModelError, match=r"classifier.*missing"):
         load_run(run)
+
+
+# Poison: what a stranger's run folder may hold. Nothing of it is run, no socket is opened, exit 4.
+
+
+BOMB = Path(tempfile.gettempdir()) / "textlora-bomb"
+
+
+class Bomb:
+    def __reduce__(self):
+        return (os.mkdir, (str(BOMB),))
+
+
+def rewrite(run, name, content):
+    """As an attacker would: with a manifest that fits."""
+    (run / name).write_bytes(content)
+    values = json.loads((run / "manifest.json").read_text())
+    values["files"] |= describe_files(run, [name])
+    (run / "manifest.json").write_text(json.dumps(values))
+
+
+def add_code(run, name, values):
+    (run / "adapter" / "code.py").write_text(f"import os; os.mkdir({str(BOMB)!r})")
+    known = json.loads((run / "adapter" / name).read_text())
+    rewrite(run, f"adapter/{name}", json.dumps({**known, **values}).encode())
+
+
+def lead_outside(run):
+    file = run / "adapter" / "adapter_model.safetensors"
+    shutil.move(file, run.parent / "outside")
+    file.symlink_to(run.parent / "outside")
+
+
+def name_a_file_outside(run):
+    (run.parent / "secret").write_text("secret")
+    values = json.loads((run / "manifest.json").read_text())
+    values["files"] |= describe_files(run, ["../secret"])
+    (run / "manifest.json").write_text(json.dumps(values))
+
+
+WEIGHTS = "adapter/adapter_model.safetensors"
+POISON = {
+    "a pickle": (
+        lambda run: (run / "adapter" / "adapter_model.bin").write_bytes(pickle.dumps(Bomb())),
+        "adapter_model.bin",
+    ),
+    "a pickle in the run": (
+        lambda run: (run / "training_args.bin").write_bytes(pickle.dumps(Bomb())),
+        "training_args.bin",
+    ),
+    "a pickle for weights": (
+        lambda run: rewrite(run, WEIGHTS, pickle.dumps(Bomb())), "does not fit",
+    ),
+    "a huge header": (
+        lambda run: rewrite(run, WEIGHTS, struct.pack("<Q", 1 << 62) + b"{}"), "does not fit",
+    ),
+    "a header that lies": (
+        lambda run: rewrite(run, WEIGHTS, struct.pack("<Q", 80) + json.dumps(
+            {"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}
+        ).encode().ljust(80)), "does not fit",
+    ),
+    "a tokenizer with code": (
+        lambda run: add_code(
+            run, "tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["code.T", None]}}
+        ),
+        "names code",
+    ),
+    "an adapter with code": (
+        lambda run: add_code(
+            run, "adapter_config.json",
+            {"auto_mapping": {"base_model_class": "T", "parent_library": "code"}},
+        ),
+        "names code",
+    ),
+    "a link outside": (lead_outside, "leads out of the folder"),
+    "a path outside": (name_a_file_outside, "leads out of the folder"),
+    "a broken configuration": (
+        lambda run: rewrite(run, "adapter/adapter_config.json", b"[" * 100_000), "damaged",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("poison", POISON)
+def test_a_poisoned_run_is_refused(run, poison, no_sockets, monkeypatch, capfd):
+    spoil, reason = POISON[poison]
+    spoil(run)
+    monkeypatch.syspath_prepend(run / "adapter")  # the code would be found
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", str(run)])
+    assert ended.value.code == 4
+    said = capfd.readouterr().err
+    assert reason in said
+    assert "Traceback" not in said
+    assert not BOMB.exists()
+    assert no_sockets == []
+
+
+def test_a_tokenizer_that_names_code_is_saved_without(tmp_path, tiny_bert, data_folder):
+    """The encoder's folder may name code for others; we use our own class, and pass none on."""
+    folder = tmp_path / "encoder"
+    shutil.copytree(tiny_bert, folder)
+    path = folder / "tokenizer_config.json"
+    values = json.loads(path.read_text()) | {"auto_map": {"AutoTokenizer": [None, "code.T"]}}
+    path.write_text(json.dumps(values))
+    recipe = tiny_recipe(folder, data_folder, "training.epochs=1")
+    texts = load_labelled_texts(recipe.data)
+    fit_run(recipe, texts, tmp_path / "run", resume="auto", report=Reporter(quiet=True))
+    assert load_run(tmp_path / "run").labels == texts.labels
+
+
+def test_a_classifier_that_a_crash_kept_from_its_place_is_used(run, tmp_path):
+    """It was written whole; moving it is finished by whoever trains next."""
+    shutil.copytree(run, run / ".next", ignore=shutil.ignore_patterns(".next", "checkpoints"))
+    (run / "adapter" / "tokenizer.json").unlink()
+    assert load_run(run).labels == ("money", "space", "sport")
+    finish_saving(run)
+    assert not (run / ".next").exists()
+    assert (run / "adapter" / "tokenizer.json").exists()
+    assert load_run(run).labels == ("money", "space", "sport")

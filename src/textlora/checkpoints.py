@@ -2,34 +2,43 @@
 
     RUN/checkpoints/step-00000123/  weights.safetensors    trained weights, float32
                                     optimizer.safetensors  both moments of each of them
+                                    history.jsonl          all lines up to here
                                     state.json             position, best so far, recipe, data
                                     manifest.json          sizes and SHA-256, written last
 
-Data order and dropout masks are functions of seed and step, so no random state is stored.
+Data order, dropout masks, schedules are functions of seed and step, so no random state is stored.
 """
 
 import json
+import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file, save
+from torch import Size, Tensor
 
-from textlora.errors import SettingsError, TextloraError
+from textlora.errors import SettingsError, UnfinishedError
 from textlora.files import (
     MANIFEST,
     describe_files,
     find_damage,
-    replace_folder,
-    write_json,
+    find_pickle,
+    format_json,
+    mend_folder,
+    remove_folder,
+    stage_folder,
+    write_file,
 )
-from textlora.rundir import CHECKPOINTS
+from textlora.rundir import CHECKPOINTS, HISTORY
 from textlora.settings import Recipe
 
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+_FORMAT = 2
+# What may differ between a run and its continuation: where and how often things are kept.
+_FREE = {"training.keep_checkpoints", "training.checkpoint_minutes", "training.prefix_cache_gb"}
 
 
 @dataclass
@@ -37,7 +46,8 @@ class TrainingState:
     """Where a run stands between two steps. `best_value` is the metric, larger is better."""
 
     step: int = 0  # optimizer steps done
-    num_records: int = 0  # lines of history.jsonl
+    recorded_step: int = 0  # the last one that is in the history, evaluated if it had to be
+    gradient_norm: float = 0.0  # of the last step, before clipping
     best_step: int = 0  # 0 = nothing evaluated yet
     best_value: float = -float("inf")
     stale_evaluations: int = 0  # evaluations since the best one
@@ -52,6 +62,7 @@ class Checkpoint:
     state: TrainingState
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
+    history: bytes
 
 
 @dataclass(frozen=True)
@@ -69,69 +80,82 @@ class Origin:
 def save_checkpoint(run: Path, checkpoint: Checkpoint, origin: Origin) -> None:
     """Write a checkpoint whole or not at all, then drop those that are no longer needed.
 
-    Raises:  TextloraError if it cannot be written; older checkpoints are then untouched.
+    Raises:  UnfinishedError if it cannot be written; older checkpoints are then untouched.
     """
-    folder = run / CHECKPOINTS
+    state = asdict(checkpoint.state)
+    state["best_value"] = None if checkpoint.state.best_step == 0 else state["best_value"]
+    about = {
+        "format": _FORMAT,
+        "state": state,
+        "recipe": origin.recipe.model_dump(mode="json"),
+        "data": origin.data,
+        "encoder": origin.encoder,
+    }
     final = _name(run, checkpoint.state.step)
-    staged = folder / f".{final.name}.partial"
     try:
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir(parents=True)
-        save_file(checkpoint.weights, staged / _WEIGHTS)
-        save_file(checkpoint.optimizer, staged / _OPTIMIZER)
-        state = asdict(checkpoint.state)
-        state["best_value"] = None if checkpoint.state.best_step == 0 else state["best_value"]
-        recipe = origin.recipe.model_dump(mode="json")
-        fingerprints = {"data": origin.data, "encoder": origin.encoder}
-        write_json(staged / _STATE, {"state": state, "recipe": recipe, **fingerprints})
-        write_json(staged / MANIFEST, describe_files(staged, [_WEIGHTS, _OPTIMIZER, _STATE]))
-        replace_folder(staged, final)
-    except (OSError, SafetensorError) as error:
-        raise TextloraError(
-            f"{final}: cannot be written ({error}); make room and run the same "
+        with stage_folder(final) as staged:
+            write_file(staged / _WEIGHTS, save(checkpoint.weights))
+            write_file(staged / _OPTIMIZER, save(checkpoint.optimizer))
+            write_file(staged / HISTORY, checkpoint.history)
+            write_file(staged / _STATE, format_json(about).encode())
+            described = describe_files(staged, [_WEIGHTS, _OPTIMIZER, HISTORY, _STATE])
+            write_file(staged / MANIFEST, format_json(described).encode())
+        # A later one was damaged and passed over, or this run would have started from it.
+        earlier = [step for step in _list_steps(run) if step <= checkpoint.state.step]
+        keep = {checkpoint.state.best_step, *earlier[-origin.recipe.training.keep_checkpoints :]}
+        for step in _list_steps(run):
+            if step not in keep:
+                remove_folder(_name(run, step))
+    except OSError as error:
+        raise UnfinishedError(
+            f"{final}: cannot be written ({error.strerror or error}); make room and run the same "
             "command again, it continues from the checkpoint before"
         ) from None
-    # A later one was damaged and passed over, or this run would have started from it.
-    earlier = [step for step in _list_steps(run) if step <= checkpoint.state.step]
-    keep = {checkpoint.state.best_step, *earlier[-origin.recipe.training.keep_checkpoints :]}
-    for step in _list_steps(run):
-        if step not in keep:
-            shutil.rmtree(_name(run, step), ignore_errors=True)
 
 
-def find_checkpoint(run: Path, origin: Origin) -> tuple[Checkpoint | None, list[str]]:
+def find_checkpoint(
+    run: Path, origin: Origin, shapes: dict[str, Size]
+) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint of this run, and what was wrong with newer ones.
+
+    `shapes` are those of the trained weights. To be called by the one process that trains in `run`.
 
     Raises:  SettingsError if the run was started with another recipe, other data or weights.
     """
-    damaged = []
+    _mend(run)
+    damaged: list[str] = []
     for step in reversed(_list_steps(run)):
         folder = _name(run, step)
-        reason = _find_damage(folder)
-        if reason is not None:
-            damaged.append(f"{folder}: {reason}; trying the one before")
-            continue
-        values = json.loads((folder / _STATE).read_text("utf-8"))
-        _check_same(run, values, origin)
-        state = TrainingState(**values["state"])
-        if state.best_step and _find_damage(_name(run, state.best_step)):
-            damaged.append(f"{folder}: its best checkpoint is lost; trying the one before")
-            continue
-        if state.best_value is None:
-            state.best_value = -float("inf")
-        weights = load_file(folder / _WEIGHTS)
-        return Checkpoint(state, weights, load_file(folder / _OPTIMIZER)), damaged
+        try:
+            found = _read(folder, run, origin, shapes)
+            if found.state.best_step:
+                _read_weights(_name(run, found.state.best_step), shapes)
+            return found, damaged
+        except _DamageError as error:
+            damaged.append(f"{error}; trying the one before")
     return None, damaged
 
 
-def load_weights(run: Path, step: int) -> dict[str, Tensor]:
-    """The trained weights of one checkpoint, by parameter name."""
-    return load_file(_name(run, step) / _WEIGHTS)
+def load_weights(run: Path, step: int, shapes: dict[str, Size]) -> dict[str, Tensor]:
+    """The trained weights of one checkpoint, by parameter name.
+
+    Raises:  UnfinishedError if it is damaged.
+    """
+    try:
+        return _read_weights(_name(run, step), shapes)
+    except _DamageError as error:
+        raise UnfinishedError(
+            f"{error}; run the same command again, it continues from the checkpoint before"
+        ) from None
 
 
 def delete_checkpoints(run: Path) -> None:
     """Forget everything that could be continued."""
-    shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)
+    remove_folder(run / CHECKPOINTS)
+
+
+class _DamageError(Exception):
+    """A checkpoint that cannot be used; where and why."""
 
 
 def _name(run: Path, step: int) -> Path:
@@ -139,14 +163,65 @@ def _name(run: Path, step: int) -> Path:
 
 
 def _list_steps(run: Path) -> list[int]:
-    return sorted(int(path.name[5:]) for path in (run / CHECKPOINTS).glob("step-*"))
+    names = (path.name for path in (run / CHECKPOINTS).glob("step-*"))
+    return sorted(int(name[5:]) for name in names if re.fullmatch(r"step-\d{8,}", name))
 
 
-def _find_damage(folder: Path) -> str | None:
+def _mend(run: Path) -> None:
+    """Undo what a crash left half done."""
+    folder = run / CHECKPOINTS
+    for path in folder.glob(".step-*.old"):
+        mend_folder(folder / path.stem[1:])
+    for path in [*folder.glob(".step-*"), *run.glob(f".{CHECKPOINTS}.*")]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _read(folder: Path, run: Path, origin: Origin, shapes: dict[str, Size]) -> Checkpoint:
+    _check_files(folder)
     try:
-        return find_damage(folder, json.loads((folder / MANIFEST).read_text("utf-8")))
-    except (OSError, ValueError):
-        return f"{MANIFEST} is missing or damaged"
+        values = json.loads((folder / _STATE).read_text("utf-8"))
+        if values["format"] != _FORMAT:
+            raise _DamageError(f"{folder}: was written by another version of textlora")
+        _check_same(run, values, origin)
+        known = {field.name for field in fields(TrainingState)}
+        state = TrainingState(**{name: values["state"][name] for name in known})
+        history = (folder / HISTORY).read_bytes()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _DamageError(f"{folder}: {_STATE} is damaged ({error!r:.100})") from None
+    if state.best_value is None:
+        state.best_value = -float("inf")
+    moments = {f"{n}.{key}": s for n, s in shapes.items() for key in ("exp_avg", "exp_avg_sq")}
+    weights = _load(folder / _WEIGHTS, shapes)
+    return Checkpoint(state, weights, _load(folder / _OPTIMIZER, moments), history)
+
+
+def _read_weights(folder: Path, shapes: dict[str, Size]) -> dict[str, Tensor]:
+    _check_files(folder)
+    return _load(folder / _WEIGHTS, shapes)
+
+
+def _check_files(folder: Path) -> None:
+    try:
+        described = json.loads((folder / MANIFEST).read_text("utf-8"))
+        missing = {_WEIGHTS, _OPTIMIZER, HISTORY, _STATE} - set(described)
+        reason = f"{min(missing)} is not listed" if missing else find_damage(folder, described)
+        pickled = find_pickle(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise _DamageError(f"{folder}: {MANIFEST} is missing or damaged") from None
+    if pickled is not None:
+        raise _DamageError(f"{folder}: holds {pickled}, which textlora never writes")
+    if reason is not None:
+        raise _DamageError(f"{folder}: {reason}")
+
+
+def _load(path: Path, shapes: dict[str, Size]) -> dict[str, Tensor]:
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _DamageError(f"{path}: {error}") from None
+    if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
+        raise _DamageError(f"{path}: its tensors are not those of this model")
+    return tensors
 
 
 def _check_same(run: Path, values: dict[str, Any], origin: Origin) -> None:
@@ -155,7 +230,7 @@ def _check_same(run: Path, values: dict[str, Any], origin: Origin) -> None:
     for section, settings in values["recipe"].items():
         for name, old in settings.items():
             new = current[section].get(name)
-            if old != new:
+            if old != new and f"{section}.{name}" not in _FREE:
                 changed.append(f"{section}.{name} was {old!r}, is {new!r}")
     if not changed and values["data"] != origin.data:
         changed.append("the texts or labels of the data have changed")

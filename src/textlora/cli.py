@@ -6,6 +6,7 @@ that needs them, so that `--help` is quick.
 
 import json
 import os
+import shlex
 import sys
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from textlora.errors import SettingsError, TextloraError
+from textlora.errors import SettingsError, TextloraError, UnfinishedError
 from textlora.progress import Reporter
 from textlora.settings import Recipe, list_recipes, load_recipe
 
@@ -259,15 +260,28 @@ def main(arguments: list[str] | None = None) -> None:
         code = app([word for word in words if word != "--debug"], standalone_mode=False)
     except TextloraError as error:
         code = _fail(f"{error}", error.exit_code, debug)
+        if isinstance(error, UnfinishedError):
+            print(f"continue with: {_format_command(words)}", file=sys.stderr)
     except typer.TyperException as error:
         code = _fail(error.format_message(), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("stopped", 130, debug)
+        if words[:1] == ["train"]:
+            print(f"continue with: {_format_command(words)}", file=sys.stderr)
     except BrokenPipeError:
         # The reader has gone (`| head`); the interpreter must not complain when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code)
+
+
+def _format_command(words: list[str]) -> str:
+    """The command to type again; --resume never would throw away what is to be continued."""
+    kept = [word for word in words if word != "--resume=never"]
+    if "--resume" in kept:
+        at = kept.index("--resume")
+        del kept[at : at + 2]
+    return shlex.join(["textlora", *kept])
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from textlora.data import load_labelled_texts
 from textlora.filepredict import predict_file
+from textlora.files import MANIFEST
 from textlora.pipeline import TrainedRun, train_run
 from textlora.predictor import Predictor
 from textlora.progress import Reporter
 from textlora.settings import load_recipe
 from textlora.tables import read_rows
+from textlora.training import Resume
 
 EXAMPLES = (
     "Parliament dissolved as coalition talks collapse in the capital",
@@ -35,7 +37,9 @@ def run_demo(folder: Path, report: Reporter) -> DemoResult:
     """Train the quickstart recipe into `folder` and classify a small file."""
     recipe = load_recipe("quickstart")
     texts = load_labelled_texts(recipe.data)
-    trained = train_run(recipe, texts, folder, resume="never", report=report)
+    # A demo that was stopped goes on; one that was finished is shown anew.
+    resume: Resume = "never" if (folder / MANIFEST).exists() else "auto"
+    trained = train_run(recipe, texts, folder, resume=resume, report=report)
     source, output = folder / "example_input.csv", folder / "example_output.csv"
     with source.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([["text"], *([text] for text in EXAMPLES)])

@@ -1,11 +1,12 @@
 """The exceptions a user may see, each with the exit code of the command that meets it.
 
-    TextloraError            1   the run failed
-    |- SettingsError         2   usage or settings
-    |- DataError             3   the data
-    |- ModelError            4   the encoder, the adapter or the saved run
-    |- Interrupted         130   Ctrl-C, after what was done is saved
-       |- Terminated       143   SIGTERM, likewise
+    TextloraError          1   the run failed
+    |- SettingsError       2   usage or settings
+    |- DataError           3   the data
+    |- ModelError          4   the encoder, the adapter or the saved run
+    |- UnfinishedError     1   a run that failed on the way and can be continued
+       |- Interrupted    130   Ctrl-C, after what was done is saved
+          |- Terminated  143   SIGTERM or a closed terminal, likewise
 
 A message is one line: `where: what is wrong, what was given; what to do`.
 """
@@ -35,13 +36,17 @@ class ModelError(TextloraError):
     exit_code = 4
 
 
-class Interrupted(TextloraError):
+class UnfinishedError(TextloraError):
+    """Training could not go on; the same command continues from its last checkpoint."""
+
+
+class Interrupted(UnfinishedError):
     """The user pressed Ctrl-C."""
 
     exit_code = 130
 
 
 class Terminated(Interrupted):
-    """The process was asked to end (SIGTERM)."""
+    """The process was asked to end (SIGTERM), or its terminal was closed."""
 
     exit_code = 143

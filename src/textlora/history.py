@@ -34,6 +34,33 @@ class StepRecord:
     validation: ValidationRecord | None
 
 
+class History:
+    """history.jsonl while a run writes it. `content` is all of it, as a checkpoint keeps it."""
+
+    def __init__(self, run: Path, content: bytes) -> None:
+        """Start from `content`: lines written after the checkpoint go, lost ones come back.
+
+        Raises:  OSError if the file cannot be written.
+        """
+        self._path = run / HISTORY
+        self.content = content
+        write_atomically(self._path, content)
+
+    def append(self, record: StepRecord) -> None:
+        """Add one line.
+
+        Raises:  OSError if the file cannot be written.
+        """
+        line = json.dumps(asdict(record)).encode() + b"\n"
+        expected, self.content = len(self.content), self.content + line
+        with self._path.open("ab") as stream:
+            if stream.tell() == expected:
+                stream.write(line)
+                return
+        # Somebody has cut or removed it.
+        write_atomically(self._path, self.content)
+
+
 def read_history(run: Path) -> list[StepRecord]:
     """The lines of history.jsonl, oldest first."""
     lines = (run / HISTORY).read_text("utf-8").splitlines()
@@ -44,16 +71,3 @@ def read_history(run: Path) -> list[StepRecord]:
             values["validation"] = ValidationRecord(**values["validation"])
         records.append(StepRecord(**values))
     return records
-
-
-def append_record(run: Path, record: StepRecord) -> None:
-    """Add one line to history.jsonl."""
-    with (run / HISTORY).open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(asdict(record)) + "\n")
-
-
-def cut_history(run: Path, num_records: int) -> None:
-    """Keep the first `num_records` lines: later ones were written after the checkpoint."""
-    path = run / HISTORY
-    lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
-    write_atomically(path, "".join(lines[:num_records]))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that the training loop grants between two steps."""
+"""Ctrl-C, SIGTERM and a closed terminal as a wish that training grants between two steps."""
 
 import signal
 import threading
@@ -7,11 +7,14 @@ from typing import Any
 
 from textlora.errors import Interrupted, Terminated
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class StopRequest:
-    """While active, the first SIGINT or SIGTERM is noted; a second one stops at once.
+    """While active, the first signal to stop is noted; a second one stops at once.
 
-    Outside the main thread Python delivers no signals, and this does nothing.
+    Signals that the process was started to ignore (nohup) stay ignored. Outside the main thread
+    Python delivers no signals, and this does nothing.
     """
 
     def __init__(self) -> None:
@@ -20,8 +23,9 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
+            for number in _SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
@@ -33,11 +37,16 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def raise_received(self, message: str) -> None:
-        """Raise for the signal that was noted."""
-        raise (Terminated if self.received == signal.SIGTERM else Interrupted)(message)
+    def check(self) -> None:
+        """Raise for the signal that was noted: Interrupted for Ctrl-C, else Terminated."""
+        if self.received is not None:
+            kind = Interrupted if self.received == signal.SIGINT else Terminated
+            raise kind("stopped")
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is None:
+            self.received = number
+        elif number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = number
+        else:
+            raise SystemExit(Terminated.exit_code)

@@ -63,6 +63,11 @@ class TrainedWeights:
         }
         cast_frozen(model, head_names, dtype)
 
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """Shape of each master."""
+        return {name: master.shape for name, master in self.masters.items()}
+
     def collect_gradients(self) -> None:
         """Move the gradients of the model to the masters."""
         for name, parameter in self._parameters.items():

@@ -2,7 +2,10 @@
 
 import shutil
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -11,14 +14,14 @@ from textlora import evaluation, plots, rundir, training
 from textlora.batching import compute_epoch_batches, compute_padded_share, tokenize
 from textlora.checkpoints import TrainingState
 from textlora.data import LabelledTexts
-from textlora.errors import ModelError, TextloraError
+from textlora.errors import TextloraError, UnfinishedError
 from textlora.evaluation import Evaluation
-from textlora.files import MANIFEST
+from textlora.files import lock_folder
 from textlora.history import StepRecord, read_history
 from textlora.learner import Learner, prepare_learner
 from textlora.predictor import Predictor, compute_logits
 from textlora.progress import Reporter
-from textlora.rundir import FORMAT_VERSION, Manifest
+from textlora.rundir import FORMAT_VERSION, Manifest, TrainedModel
 from textlora.settings import Recipe
 from textlora.training import Resume
 from textlora.verify import verify_run
@@ -49,10 +52,11 @@ def train_run(
     Raises:  TextloraError or one of its kinds; the run then has no manifest, or its old one.
     """
     start = time.perf_counter()
-    learner, state = fit_run(recipe, texts, run, resume=resume, report=report)
-    report.say("saved; loading it again in a fresh process to compare its answers")
-    difference = _verify(learner, run, texts)
-    evaluations, pictures = evaluate_run(run, recipe, texts)
+    with _lock(run):
+        learner, state = _fit(recipe, texts, run, resume, report)
+        report.say("saving; a fresh process loads it and must give the same answers")
+        difference = _save(learner, run, partial(_verify, learner, texts, run))
+        evaluations, pictures = evaluate_run(run, recipe, texts)
     return TrainedRun(
         folder=run,
         evaluations=tuple(evaluations),
@@ -73,12 +77,9 @@ def fit_run(
 
     Raises:  as `train_run`.
     """
-    for note in texts.notes:
-        report.say(note)
-    learner = prepare_learner(recipe, texts)
-    _say_plan(learner, report)
-    state = training.train_steps(learner, run, resume, report)
-    _save(learner, run)
+    with _lock(run):
+        learner, state = _fit(recipe, texts, run, resume, report)
+        _save(learner, run)
     return learner, state
 
 
@@ -129,23 +130,37 @@ def copy_pictures(pictures: tuple[Path, ...], folder: Path) -> None:
         raise TextloraError(f"{folder}: cannot be written ({reason}); name another") from None
 
 
-def _save(learner: Learner, run: Path) -> None:
-    try:
-        _write_run(learner, run)
-    except (OSError, SafetensorError) as error:
-        raise TextloraError(
-            f"{run}: cannot be written ({error}); make room and run the same command again, "
-            "it continues from the last checkpoint"
-        ) from None
+@contextmanager
+def _lock(run: Path) -> Iterator[None]:
+    """Make the run folder and keep other processes from training in it."""
+    with ExitStack() as held:
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            held.enter_context(lock_folder(run))
+        except BlockingIOError as error:
+            raise TextloraError(
+                f"{run}: process {error} is training in it; wait for it, or choose another --out"
+            ) from None
+        except OSError as error:
+            raise TextloraError(
+                f"{run}: cannot be written ({error.strerror or error}); choose another --out"
+            ) from None
+        yield
 
 
-def _write_run(learner: Learner, run: Path) -> None:
-    # Without its manifest an older classifier is no longer complete; it must not seem to be.
-    (run / MANIFEST).unlink(missing_ok=True)
+def _fit(
+    recipe: Recipe, texts: LabelledTexts, run: Path, resume: Resume, report: Reporter
+) -> tuple[Learner, TrainingState]:
+    for note in texts.notes:
+        report.say(note)
+    learner = prepare_learner(recipe, texts)
+    _say_plan(learner, report)
+    return learner, training.train_steps(learner, run, resume, report)
+
+
+def _save(learner: Learner, run: Path, check: Callable[[Path], float] = lambda _: 0.0) -> float:
     weights = learner.weights.read()
-    rundir.save_adapter(
-        run, learner.model, weights, learner.tokenizer, learner.labels, learner.files
-    )
+    trained = TrainedModel(learner.model, weights, learner.tokenizer, learner.labels, learner.files)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         textlora_version=rundir.VERSION,
@@ -156,18 +171,19 @@ def _write_run(learner: Learner, run: Path) -> None:
         total_parameters=learner.plan.total,
         files={},
     )
-    rundir.save_manifest(run, learner.recipe, learner.labels, manifest)
+    try:
+        return rundir.save_classifier(run, trained, learner.recipe, manifest, check)
+    except (OSError, SafetensorError) as error:
+        raise UnfinishedError(
+            f"{run}: cannot be written ({error}); make room and run the same command again, "
+            "it continues from the last checkpoint"
+        ) from None
 
 
-def _verify(learner: Learner, run: Path, texts: LabelledTexts) -> float:
+def _verify(learner: Learner, texts: LabelledTexts, run: Path, folder: Path) -> float:
     probes = texts.validation.texts[:_NUM_PROBES]
     tokens = tokenize(learner.tokenizer, probes, learner.max_length)
-    expected = compute_logits(learner.engine, tokens)
-    try:
-        return verify_run(run, probes, expected)
-    except ModelError:
-        (run / MANIFEST).unlink(missing_ok=True)  # what is not verified is not finished
-        raise
+    return verify_run(folder, probes, compute_logits(learner.engine, tokens), where=str(run))
 
 
 def _say_plan(learner: Learner, report: Reporter) -> None:

@@ -3,7 +3,7 @@
 The adapter is merged in float32, then the weights are cast to the fastest format of the hardware.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,11 +92,14 @@ class Predictor:
 
 
 def compute_logits(
-    engine: Engine, tokens: TokenizedTexts, prefix: Prefix | None = None
+    engine: Engine,
+    tokens: TokenizedTexts,
+    prefix: Prefix | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> npt.NDArray[np.float32]:
     """Run a model in evaluation mode over tokenized texts, in batches of similar length.
 
-    `prefix` has the rows of frozen layers for these tokens.
+    `prefix` has the rows of frozen layers for these tokens; `check` is called before each batch.
 
     Shapes:  returns (texts, labels) float32, in the order of `tokens`.
     """
@@ -105,6 +108,7 @@ def compute_logits(
     results: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
     with torch.inference_mode():
         for group in split_by_tokens(lengths, np.arange(len(tokens)), engine.max_tokens):
+            check()
             batch = make_batch(tokens, group).to(engine.device)
             rows = None if prefix is None else prefix.read(group, batch)
             results.append((group, engine(batch, rows).float().cpu().numpy()))

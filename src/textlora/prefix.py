@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -45,13 +45,20 @@ class Prefix:
 
 @contextmanager
 def open_prefix(
-    engine: Engine, tokens: TokenizedTexts, weights_sha256: str, max_gb: float, report: Reporter
+    engine: Engine,
+    tokens: TokenizedTexts,
+    weights_sha256: str,
+    max_gb: float,
+    report: Reporter,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[Prefix | None]:
     """The prefix of `tokens`, made if it is not there; deleted on leaving.
 
+    `check` is called before each batch; what it raises stops the making.
+
     None where nothing would be saved, or where it would be larger than `max_gb` or the free space.
     """
-    prefix = _find(engine, tokens, weights_sha256, max_gb, report)
+    prefix = _find(engine, tokens, weights_sha256, max_gb, report, check)
     try:
         yield prefix
     finally:
@@ -60,7 +67,12 @@ def open_prefix(
 
 
 def _find(
-    engine: Engine, tokens: TokenizedTexts, weights_sha256: str, max_gb: float, report: Reporter
+    engine: Engine,
+    tokens: TokenizedTexts,
+    weights_sha256: str,
+    max_gb: float,
+    report: Reporter,
+    check: Callable[[], None],
 ) -> Prefix | None:
     if not engine.num_frozen or not len(tokens):
         return None
@@ -83,7 +95,7 @@ def _find(
                 report.say(f"{layers}; {folder} has no room to keep their output")
                 return None
             report.say(f"{layers}; their output is computed once: {size / 1e9:.2f} GB in {path}")
-            _write(engine, tokens, path, shape, report)
+            _write(engine, tokens, path, shape, report, check)
         rows = _map(path, engine.dtype, shape, "r+")
     except OSError as error:
         report.say(f"{folder}: cannot keep the output of frozen layers ({error.strerror or error})")
@@ -100,7 +112,12 @@ def _compute_key(engine: Engine, tokens: TokenizedTexts, weights_sha256: str) ->
 
 
 def _write(
-    engine: Engine, tokens: TokenizedTexts, path: Path, shape: tuple[int, int], report: Reporter
+    engine: Engine,
+    tokens: TokenizedTexts,
+    path: Path,
+    shape: tuple[int, int],
+    report: Reporter,
+    check: Callable[[], None],
 ) -> None:
     staged = path.with_name(f".{path.name}.{os.getpid()}.partial")
     rows = _map(staged, engine.dtype, shape, "w+")
@@ -108,6 +125,7 @@ def _write(
     try:
         with report.track("frozen layers", len(every)) as bar, torch.inference_mode():
             for group in split_by_tokens(tokens.lengths, every, engine.max_tokens):
+                check()
                 batch = make_batch(tokens, group).to(engine.device)
                 found = engine.compute_prefix(batch)[: batch.num_tokens].cpu()
                 parts = torch.split(found, tokens.lengths[group].tolist())

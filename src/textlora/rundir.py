@@ -6,11 +6,14 @@
           visualizations/  pictures                     checkpoints/     see `checkpoints`
           manifest.json    what the classifier needs and the SHA-256 of its files, written last
 
-A folder without manifest.json holds no finished classifier. Only safetensors and JSON are written
-and read.
+A folder without manifest.json holds no finished classifier. A new classifier is written whole
+beside the older one and then moved to its place, so that a crash leaves the one or the other. Only
+safetensors and JSON are written and read.
 """
 
 import json
+import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +21,7 @@ from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from textlora import encoder
@@ -29,9 +32,12 @@ from textlora.files import (
     MANIFEST,
     describe_files,
     find_damage,
-    replace_folder,
+    find_pickle,
+    format_json,
+    remove_folder,
+    stage_folder,
     write_atomically,
-    write_json,
+    write_file,
 )
 from textlora.settings import ModelSettings, Recipe, format_recipe, load_recipe
 
@@ -40,6 +46,7 @@ VERSION = version("textlora")
 RECIPE, LABELS, ADAPTER, HISTORY = "recipe.toml", "labels.json", "adapter", "history.jsonl"
 EVALUATION, VISUALIZATIONS, CHECKPOINTS = "evaluation.json", "visualizations", "checkpoints"
 _WEIGHTS = "adapter_model.safetensors"
+_NEXT = ".next"  # a whole classifier that is being moved to its place
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,17 @@ class Manifest:
 
 
 @dataclass(frozen=True)
+class TrainedModel:
+    """What a classifier is made of. `weights` are the trained parameters by name, in float32."""
+
+    model: PeftModel
+    weights: dict[str, Tensor]
+    tokenizer: Any
+    labels: tuple[str, ...]
+    files: EncoderFiles
+
+
+@dataclass(frozen=True)
 class LoadedRun:
     """A trained classifier in memory, in float32 and not merged."""
 
@@ -78,46 +96,72 @@ class LoadedRun:
     tokenizer: Any
 
 
-def save_adapter(
+def save_classifier(
     run: Path,
-    model: PeftModel,
-    weights: dict[str, Tensor],
-    tokenizer: Any,
-    labels: tuple[str, ...],
-    files: EncoderFiles,
-) -> None:
-    """Write RUN/adapter in PEFT's format, whole or not at all.
+    trained: TrainedModel,
+    recipe: Recipe,
+    manifest: Manifest,
+    check: Callable[[Path], float] = lambda _: 0.0,
+) -> float:
+    """Write the classifier into `run`, in place of an older one, whole or not at all.
 
-    `weights` are the trained parameters of `model` by name, in float32.
+    `check` is given a folder that loads as the new classifier will, and returns how far its answers
+    are from those of the trained model; after an error in it the older classifier stays.
+
+    Raises:  OSError or SafetensorError if it cannot be written, and what `check` raises.
     """
-    staged = run / f".{ADAPTER}.partial"
-    staged.mkdir(parents=True, exist_ok=True)
+    finish_saving(run)
+    with stage_folder(run / _NEXT) as staged:
+        _write_adapter(staged / ADAPTER, trained)
+        write_file(staged / RECIPE, format_recipe(recipe).encode())
+        write_file(staged / LABELS, format_json(list(trained.labels)).encode())
+        adapter = [f"{ADAPTER}/{path.name}" for path in sorted((staged / ADAPTER).iterdir())]
+        described = describe_files(staged, [RECIPE, LABELS, *adapter])
+        complete = asdict(manifest) | {"files": described}
+        write_file(staged / MANIFEST, format_json(complete).encode())
+        difference = check(staged)
+    # The new classifier is whole: it counts from here on, and is only moved to its place.
+    finish_saving(run)
+    return difference
+
+
+def finish_saving(run: Path) -> None:
+    """Move a classifier that was saved whole to its place; also after a crash in the middle of it.
+
+    Raises:  OSError if that cannot be written.
+    """
+    saved = run / _NEXT
+    if not saved.is_dir():
+        return
+    (run / EVALUATION).unlink(missing_ok=True)  # the figures of an older classifier
+    with stage_folder(run / ADAPTER) as staged:
+        for path in (saved / ADAPTER).iterdir():
+            write_file(staged / path.name, path.read_bytes())
+    for name in (RECIPE, LABELS, MANIFEST):
+        write_atomically(run / name, (saved / name).read_bytes())
+    remove_folder(saved)
+
+
+def _write_adapter(folder: Path, trained: TrainedModel) -> None:
+    model = trained.model
     # False: the automatic choice asks the Hub about the vocabulary, even for a local model.
     state = get_peft_model_state_dict(
-        model, state_dict={**model.state_dict(), **weights}, save_embedding_layers=False
+        model, state_dict={**model.state_dict(), **trained.weights}, save_embedding_layers=False
     )
-    save_file({key: value.contiguous() for key, value in state.items()}, staged / _WEIGHTS)
     config = model.peft_config["default"]
-    config.base_model_name_or_path = files.hub_name
-    config.revision = files.revision or None
+    config.base_model_name_or_path = trained.files.hub_name
+    config.revision = trained.files.revision or None
     config.inference_mode = True
-    config.save_pretrained(staged)
-    tokenizer.save_pretrained(staged)
-    write_atomically(staged / "README.md", _write_card(files, labels))
-    replace_folder(staged, run / ADAPTER)
-
-
-def save_manifest(
-    run: Path, recipe: Recipe, labels: tuple[str, ...], manifest: Manifest
-) -> Manifest:
-    """Write recipe, labels and, last, the manifest: from then on the run is a classifier."""
-    write_atomically(run / RECIPE, format_recipe(recipe))
-    write_json(run / LABELS, list(labels))
-    adapter = [f"{ADAPTER}/{path.name}" for path in sorted((run / ADAPTER).iterdir())]
-    described = describe_files(run, [RECIPE, LABELS, *adapter])
-    complete = Manifest(**{**asdict(manifest), "base": manifest.base, "files": described})
-    write_json(run / MANIFEST, asdict(complete))
-    return complete
+    trained.tokenizer.init_kwargs.pop("auto_map", None)  # names code, and we run none
+    folder.mkdir()
+    with tempfile.TemporaryDirectory() as scratch:
+        # PEFT and transformers write without flushing; what they wrote is written again.
+        config.save_pretrained(scratch)
+        trained.tokenizer.save_pretrained(scratch)
+        for path in Path(scratch).iterdir():
+            write_file(folder / path.name, path.read_bytes())
+    write_file(folder / _WEIGHTS, save({key: value.contiguous() for key, value in state.items()}))
+    write_file(folder / "README.md", _write_card(trained.files, trained.labels).encode())
 
 
 def describe_base(files: EncoderFiles, weights_sha256: str) -> BaseModel:
@@ -130,12 +174,17 @@ def describe_base(files: EncoderFiles, weights_sha256: str) -> BaseModel:
     )
 
 
+def find_classifier(run: Path) -> Path:
+    """The folder that holds the classifier: `run`, but where a crash kept it from its place."""
+    return run / _NEXT if (run / _NEXT).is_dir() else run
+
+
 def read_manifest(run: Path) -> Manifest:
     """Read and check manifest.json.
 
     Raises:  ModelError if the folder is no finished run, or one of another format version.
     """
-    path = run / MANIFEST
+    path = find_classifier(run) / MANIFEST
     if not run.is_dir():
         raise ModelError(f"{run}: no such run folder; train one with textlora train --out {run}")
     if not path.is_file():
@@ -159,15 +208,27 @@ def load_run(run: Path) -> LoadedRun:
     Raises:  ModelError naming the file that is missing or changed, or what does not fit.
     """
     manifest = read_manifest(run)
-    if damage := find_damage(run, manifest.files):
-        raise ModelError(f"{run}: {damage}; copy the run again or retrain")
+    inside = find_classifier(run)
     try:
-        recipe = load_recipe(str(run / RECIPE))
-        labels = tuple(json.loads((run / LABELS).read_text("utf-8")))
+        damage = find_damage(inside, manifest.files)
+        pickled = find_pickle(inside) or find_pickle(inside / ADAPTER)
+    except (OSError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{inside}: damaged ({error!r:.100}); retrain") from None
+    if damage:
+        raise ModelError(f"{run}: {damage}; copy the run again or retrain")
+    if pickled:
+        raise ModelError(
+            f"{run}: holds {pickled}, a format that can run code when it is read and that "
+            "textlora never writes; delete it"
+        )
+    try:
+        recipe = load_recipe(str(inside / RECIPE))
+        labels = tuple(json.loads((inside / LABELS).read_text("utf-8")))
     except (SettingsError, ValueError) as error:
         raise ModelError(f"{run}: {error}") from None
     files = _locate_base(run, manifest.base, recipe.model)
-    tokenizer = encoder.load_tokenizer(run / ADAPTER, str(run / ADAPTER))
+    _refuse_code(inside / ADAPTER)
+    tokenizer = encoder.load_tokenizer(inside / ADAPTER, str(run / ADAPTER))
     loaded = encoder.load_encoder(files, labels)
     embeddings: Any = loaded.model.get_input_embeddings()  # type: ignore[operator]
     vocabulary = embeddings.num_embeddings
@@ -176,7 +237,7 @@ def load_run(run: Path) -> LoadedRun:
             f"{run}: its tokenizer has {len(tokenizer)} tokens, the encoder {vocabulary}; "
             "the run and the encoder do not belong together"
         )
-    model = _load_adapter(run, loaded.model, loaded.new_parameters)
+    model = _load_adapter(inside / ADAPTER, loaded.model, loaded.new_parameters)
     return LoadedRun(run, recipe, labels, manifest, model.eval(), tokenizer)
 
 
@@ -195,8 +256,17 @@ def _locate_base(run: Path, base: BaseModel, settings: ModelSettings) -> Encoder
     return files
 
 
-def _load_adapter(run: Path, model: Any, new_parameters: tuple[str, ...]) -> PeftModel:
-    folder = run / ADAPTER
+def _refuse_code(folder: Path) -> None:
+    for path in sorted(folder.glob("*.json")):
+        try:
+            values = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ModelError(f"{path}: damaged ({error}); retrain") from None
+        if isinstance(values, dict) and (values.get("auto_map") or values.get("auto_mapping")):
+            raise ModelError(f"{path}: names code to run (auto_map), which textlora never does")
+
+
+def _load_adapter(folder: Path, model: Any, new_parameters: tuple[str, ...]) -> PeftModel:
     try:
         config = LoraConfig.from_pretrained(str(folder), local_files_only=True)
         state = load_file(folder / _WEIGHTS)

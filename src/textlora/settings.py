@@ -93,7 +93,10 @@ class TrainingSettings(_Section):
     patience: int = Field(
         0, ge=0
     )  # evaluations without a better one before stopping; 0 = never stop
-    keep_checkpoints: int = Field(1, ge=1)  # the newest N; the best one is always kept
+    keep_checkpoints: int = Field(2, ge=1)  # the newest N; the best one is always kept
+    checkpoint_minutes: float = Field(
+        5.0, ge=0.0
+    )  # a checkpoint after so long without one, besides that of each evaluation; 0 = none
     seed: int = Field(42, ge=0)
     prefix_cache_gb: float = Field(
         4.0, ge=0.0

@@ -1,8 +1,10 @@
 """Training, visible from top to bottom: the timetable, the loop, one step, validation, the best."""
 
 import math
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,8 +23,8 @@ from textlora.batching import (
     split_by_tokens,
 )
 from textlora.checkpoints import Checkpoint, TrainingState
-from textlora.errors import TextloraError
-from textlora.history import StepRecord, ValidationRecord, append_record, cut_history
+from textlora.errors import Interrupted, TextloraError, UnfinishedError
+from textlora.history import History, StepRecord, ValidationRecord
 from textlora.interrupts import StopRequest
 from textlora.learner import Learner, read_optimizer, write_optimizer
 from textlora.metrics import compute_scores
@@ -96,56 +98,94 @@ def train_steps(learner: Learner, run: Path, resume: Resume, report: Reporter) -
     """
     settings = learner.recipe.training
     table = Timetable(learner.recipe, math.ceil(len(learner.train) / settings.batch_size))
-    state = _start(learner, run, resume, report)
+    keeper, state = _start(learner, run, resume, report)
     batches: list[npt.NDArray[np.int64]] = []
     with (
-        _open_prefix(learner, learner.train, table, report) as train_prefix,
-        _open_prefix(learner, learner.validation, table, report) as validation_prefix,
+        keeper.stop_safely(state, table.total_steps),
         StopRequest() as stop,
+        _open_prefix(learner, learner.train, table, report, stop.check) as train_prefix,
+        _open_prefix(learner, learner.validation, table, report, stop.check) as validation_prefix,
         report.track("training", table.total_steps, state.step) as bar,
     ):
-        while state.step < table.total_steps and not _is_exhausted(state, settings.patience):
-            step = state.step
-            epoch, position = divmod(step, table.steps_per_epoch)
-            if not batches or position == 0:
-                batches = compute_epoch_batches(
-                    learner.train.lengths, settings.batch_size, settings.seed, epoch
-                )
-            rate, dropout = table.learning_rate(step), table.dropout(step)
-            set_seed(settings.seed, step + 1)  # position 0 made the start values
-            set_dropout(learner.model, dropout, learner.recipe.dropout.scope)
-            outcome = _take_step(learner, batches[position], rate, train_prefix)
-            state.step += 1
-            state.loss_total += outcome.loss_total
-            state.loss_texts += len(batches[position])
-            if table.is_recorded(state.step):
+        while True:
+            # What follows a step depends on the state alone: a run that was stopped here goes on.
+            if table.is_recorded(state.step) and state.recorded_step < state.step:
                 validation = None
                 if table.is_evaluated(state.step):
-                    validation = _validate(learner, validation_prefix)
-                record = StepRecord(
-                    step=state.step,
-                    epoch=state.step / table.steps_per_epoch,
-                    train_loss=state.loss_total / state.loss_texts,
-                    learning_rate=rate,
-                    dropout=dropout,
-                    gradient_norm=outcome.gradient_norm,
-                    validation=validation,
-                )
-                _record(run, record, state)
+                    validation = _validate(learner, validation_prefix, stop.check)
+                record = _make_record(state, table, validation)
+                keeper.record(record, state)
                 bar.advance(0, f"loss {record.train_loss:.3f}")
                 if validation is not None:
                     _keep_best(state, validation, settings.best_metric)
                     report.say(_describe(record, table.total_steps))
-            if table.is_evaluated(state.step) or stop.received is not None:
-                _save(learner, run, state)
-            bar.advance()
-            if stop.received is not None and state.step < table.total_steps:
-                stop.raise_received(
-                    f"{run}: stopped after step {state.step} of {table.total_steps}, checkpoint "
-                    "saved; run the same command again to continue"
+                    keeper.save(state)
+            keeper.save_if_due(state)
+            stop.check()
+            if state.step == table.total_steps or _is_exhausted(state, settings.patience):
+                break
+            epoch, position = divmod(state.step, table.steps_per_epoch)
+            if not batches or position == 0:
+                batches = compute_epoch_batches(
+                    learner.train.lengths, settings.batch_size, settings.seed, epoch
                 )
-    learner.weights.write(checkpoints.load_weights(run, state.best_step))
+            set_seed(settings.seed, state.step + 1)  # position 0 made the start values
+            set_dropout(learner.model, table.dropout(state.step), learner.recipe.dropout.scope)
+            rate = table.learning_rate(state.step)
+            outcome = _take_step(learner, batches[position], rate, train_prefix)
+            state.step += 1
+            state.loss_total += outcome.loss_total
+            state.loss_texts += len(batches[position])
+            state.gradient_norm = outcome.gradient_norm
+            bar.advance()
+    shapes = learner.weights.shapes
+    learner.weights.write(checkpoints.load_weights(run, state.best_step, shapes))
     return state
+
+
+class _Keeper:
+    """Writes history and checkpoints of a run; each checkpoint once."""
+
+    def __init__(self, learner: Learner, run: Path, history: History, saved: TrainingState) -> None:
+        self._learner, self._run, self._history = learner, run, history
+        self._saved, self._saved_at = replace(saved), time.monotonic()
+
+    def record(self, record: StepRecord, state: TrainingState) -> None:
+        try:
+            self._history.append(record)
+        except OSError as error:
+            raise UnfinishedError(
+                f"{self._run}: history cannot be written ({error.strerror or error}); make room "
+                "and run the same command again, it continues from the last checkpoint"
+            ) from None
+        state.recorded_step = state.step
+        state.loss_total, state.loss_texts = 0.0, 0
+
+    def save(self, state: TrainingState) -> None:
+        if state == self._saved:
+            return
+        weights, optimizer = self._learner.weights.read(), read_optimizer(self._learner)
+        checkpoint = Checkpoint(state, weights, optimizer, self._history.content)
+        checkpoints.save_checkpoint(self._run, checkpoint, self._learner.origin)
+        self._saved, self._saved_at = replace(state), time.monotonic()
+
+    def save_if_due(self, state: TrainingState) -> None:
+        """Where evaluations are far apart; when it is done changes nothing that is learned."""
+        seconds = 60.0 * self._learner.recipe.training.checkpoint_minutes
+        if seconds and time.monotonic() - self._saved_at >= seconds:
+            self.save(state)
+
+    @contextmanager
+    def stop_safely(self, state: TrainingState, total_steps: int) -> Iterator[None]:
+        """A wish to stop leaves a checkpoint, and says where the run stands."""
+        try:
+            yield
+        except Interrupted as error:
+            self.save(state)
+            raise type(error)(
+                f"{self._run}: stopped after step {state.step} of {total_steps}, all of it saved; "
+                "run the same command again to continue"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -157,7 +197,11 @@ class _StepOutcome:
 
 
 def _open_prefix(
-    learner: Learner, tokens: TokenizedTexts, table: Timetable, report: Reporter
+    learner: Learner,
+    tokens: TokenizedTexts,
+    table: Timetable,
+    report: Reporter,
+    check: Callable[[], None],
 ) -> AbstractContextManager[Prefix | None]:
     """The output of frozen layers, where it is read more than once and always the same."""
     settings, dropout = learner.recipe.training, learner.recipe.dropout
@@ -165,7 +209,7 @@ def _open_prefix(
     if random or table.total_steps <= table.steps_per_epoch or not settings.prefix_cache_gb:
         return nullcontext()
     return open_prefix(
-        learner.engine, tokens, learner.origin.encoder, settings.prefix_cache_gb, report
+        learner.engine, tokens, learner.origin.encoder, settings.prefix_cache_gb, report, check
     )
 
 
@@ -202,11 +246,27 @@ def _take_step(
     return _StepOutcome(total, float(norm))
 
 
-def _validate(learner: Learner, prefix: Prefix | None = None) -> ValidationRecord:
-    logits = compute_logits(learner.engine, learner.validation, prefix)
+def _validate(
+    learner: Learner, prefix: Prefix | None, check: Callable[[], None]
+) -> ValidationRecord:
+    logits = compute_logits(learner.engine, learner.validation, prefix, check)
     probabilities = compute_softmax(logits, len(learner.labels))
     scores = compute_scores(learner.validation_label_ids, probabilities, learner.labels)
     return ValidationRecord(scores.loss, scores.accuracy, scores.weighted.f1, scores.macro.f1)
+
+
+def _make_record(
+    state: TrainingState, table: Timetable, validation: ValidationRecord | None
+) -> StepRecord:
+    return StepRecord(
+        step=state.step,
+        epoch=state.step / table.steps_per_epoch,
+        train_loss=state.loss_total / state.loss_texts,
+        learning_rate=table.learning_rate(state.step - 1),
+        dropout=table.dropout(state.step - 1),
+        gradient_norm=state.gradient_norm,
+        validation=validation,
+    )
 
 
 def _keep_best(state: TrainingState, validation: ValidationRecord, metric: str) -> None:
@@ -221,43 +281,32 @@ def _is_exhausted(state: TrainingState, patience: int) -> bool:
     return patience > 0 and state.stale_evaluations >= patience
 
 
-def _start(learner: Learner, run: Path, resume: Resume, report: Reporter) -> TrainingState:
+def _start(
+    learner: Learner, run: Path, resume: Resume, report: Reporter
+) -> tuple[_Keeper, TrainingState]:
     """The state to go on from; a fresh one when nothing was found or nothing is wanted."""
     try:
         run.mkdir(parents=True, exist_ok=True)
         if resume == "never":
             checkpoints.delete_checkpoints(run)
-        found, damaged = checkpoints.find_checkpoint(run, learner.origin)
+        shapes = learner.weights.shapes
+        found, damaged = checkpoints.find_checkpoint(run, learner.origin, shapes)
         for message in damaged:
             report.say(message)
-        state = TrainingState() if found is None else found.state
-        if found is not None:
+        if found is None:
+            state, history = TrainingState(), History(run, b"")
+            if damaged:
+                report.say(f"{run}: no whole checkpoint is left; starting over")
+        else:
+            state, history = found.state, History(run, found.history)
             learner.weights.write(found.weights)
             write_optimizer(learner, found.optimizer, state.step)
             report.say(f"{run}: continuing after step {state.step}")
-        cut_history(run, state.num_records)
     except OSError as error:
         raise TextloraError(
             f"{run}: cannot be written ({error.strerror or error}); choose another --out"
         ) from None
-    return state
-
-
-def _save(learner: Learner, run: Path, state: TrainingState) -> None:
-    checkpoint = Checkpoint(state, learner.weights.read(), read_optimizer(learner))
-    checkpoints.save_checkpoint(run, checkpoint, learner.origin)
-
-
-def _record(run: Path, record: StepRecord, state: TrainingState) -> None:
-    try:
-        append_record(run, record)
-    except OSError as error:
-        raise TextloraError(
-            f"{run}: history cannot be written ({error.strerror or error}); make room and run the "
-            "same command again, it continues from the last checkpoint"
-        ) from None
-    state.num_records += 1
-    state.loss_total, state.loss_texts = 0.0, 0
+    return _Keeper(learner, run, history, state), state
 
 
 def _describe(record: StepRecord, total_steps: int) -> str:

@@ -26,26 +26,33 @@ _TOLERANCE = 1e-5
 _TIMEOUT_S = 600
 
 
-def verify_run(run: Path, texts: Sequence[str], expected: npt.NDArray[np.float32]) -> float:
+def verify_run(
+    run: Path, texts: Sequence[str], expected: npt.NDArray[np.float32], where: str = ""
+) -> float:
     """Largest difference between `expected` logits and those of the saved run in a new process.
+
+    `where` stands for the run in messages.
 
     Shapes:  expected (texts, labels).
     Raises:  ModelError if the run does not load or the logits differ.
     """
+    where = where or str(run)
     try:
         process = _start_verifier(run, texts)
     except subprocess.TimeoutExpired:
         raise ModelError(
-            f"{run}: loading it again took more than {_TIMEOUT_S} s; run the same command again"
+            f"{where}: loading it again took more than {_TIMEOUT_S} s; run the same command again"
         ) from None
     if process.returncode:
         reason = (process.stderr.strip() or "no message").splitlines()[-1]
-        raise ModelError(f"{run}: the saved classifier does not load again ({reason}); report this")
+        raise ModelError(
+            f"{where}: the saved classifier does not load again ({reason}); report this"
+        )
     found = np.array(json.loads(process.stdout), dtype=np.float32)
     difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else np.inf
     if not difference <= _TOLERANCE:
         raise ModelError(
-            f"{run}: the saved classifier answers differently from the trained one "
+            f"{where}: the saved classifier answers differently from the trained one "
             f"(logits differ by {difference:.3g}, allowed {_TOLERANCE}); report this"
         )
     return difference
