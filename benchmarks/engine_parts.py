@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import torch
 from torch import Tensor
 
 from textlora import attention, batching, engine, projection, training
@@ -31,45 +30,9 @@ OUT = Path(__file__).parent / "results" / "engine_parts.json"
 STEPS = 8
 
 
-def separate(learner: Learner) -> AbstractContextManager[Any]:
-    """Query, key and value each by a product of their own."""
-
-    def call(self: Any, inputs: Tensor, part: slice = slice(None)) -> Tensor:
-        first, last, _ = part.indices(len(self.weight))
-        bounds = [0]
-        for size in self.sizes:
-            bounds.append(bounds[-1] + size)
-        found = [
-            original(self, inputs, slice(start, stop))
-            for start, stop in zip(bounds, bounds[1:], strict=False)
-            if first <= start and stop <= last
-        ]
-        return found[0] if len(found) == 1 else torch.cat(found, dim=1)
-
-    original = projection.Projection.__call__
-    return patch.object(projection.Projection, "__call__", call)
-
-
 def use_peft_layers(learner: Learner) -> AbstractContextManager[Any]:
     """The layers of PEFT themselves, with torch's dropout."""
-    layers = {}
-    for layer in learner.engine._encoder.encoder.layer:
-        own = layer.attention.attn if hasattr(layer.attention, "attn") else layer.attention.self
-        names = ("q", "k", "v") if hasattr(own, "q") else ("query", "key", "value")
-        parts = [getattr(own, name) for name in names]
-        base = getattr(parts[0], "base_layer", parts[0])
-        layers[base.weight.data_ptr()] = parts
-
-    def call(self: Any, inputs: Tensor, part: slice = slice(None)) -> Tensor:
-        parts = layers.get(self.weight.data_ptr())
-        if parts is None:
-            return original(self, inputs, part)
-        first, last, _ = part.indices(len(self.weight))
-        size = self.sizes[0]
-        return torch.cat([layer(inputs) for layer in parts[first // size : last // size]], dim=1)
-
-    original = projection.Projection.__call__
-    return patch.object(projection.Projection, "__call__", call)
+    return patch.object(projection.Projection, "__call__", lambda self, inputs: self._layer(inputs))
 
 
 def fuse_attention(learner: Learner) -> AbstractContextManager[Any]:
@@ -103,7 +66,6 @@ def change_nothing(learner: Learner) -> AbstractContextManager[Any]:
 
 VARIANTS: dict[str, Callable[[Learner], AbstractContextManager[Any]]] = {
     "engine": change_nothing,
-    "query, key, value one by one": separate,
     "PEFT's own layers": use_peft_layers,
     "torch's attention kernel": fuse_attention,
     "all of the last layer": compute_all_of_the_last_layer,

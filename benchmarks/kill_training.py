@@ -1,12 +1,12 @@
 """What is left of a training run that is killed again and again, and what it ends with.
 
-    python benchmarks/kill_training.py [--kills 200] [--peer] [--model MODEL] [--out FILE]
+    python benchmarks/kill_training.py [--kills 200] [--peer-kills 60] [--out FILE]
 
 A run trains a small part of the embedded sample with checkpoints every two steps, in a process of
 its own. It is killed with SIGKILL, half of the times at a random moment, half of the times while a
 checkpoint is written, and started again until it ends; then the next run begins. After each kill
 every checkpoint is read. A run that ends must have the bits of one that was never killed.
-With --peer the same is done to the Hugging Face Trainer. Writes
+With --peer-kills the same is done to the Hugging Face Trainer. Writes
 benchmarks/results/kill_training.json.
 """
 
@@ -265,7 +265,7 @@ def main() -> None:
     """Kill and count."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--peer", action="store_true", help="also kill the Trainer")
+    parser.add_argument("--peer-kills", type=int, default=0, help="of the Trainer")
     parser.add_argument("--model", default="embedded:minilm")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--out", type=Path, default=OUT)
@@ -281,16 +281,21 @@ def main() -> None:
     from textlora.runtime import describe_environment
 
     found = {}
-    for name, kill in (("textlora", kill_ours), ("Trainer", kill_peer)):
-        if name == "Trainer" and not options.peer:
+    contenders = {
+        "textlora": (kill_ours, options.kills),
+        "Trainer": (kill_peer, options.peer_kills),
+    }
+    for name, (kill, kills) in contenders.items():
+        if not kills:
             continue
         with tempfile.TemporaryDirectory() as scratch:
             os.environ["TEXTLORA_CACHE"] = scratch
-            found[name] = kill(options.kills, Path(scratch), options.model)
+            found[name] = kill(kills, Path(scratch), options.model)
         print(name, found[name], flush=True)
     values = {
         "found": found,
-        "command": f"python benchmarks/kill_training.py --kills {options.kills} --peer",
+        "command": f"python benchmarks/kill_training.py --kills {options.kills} "
+        f"--peer-kills {options.peer_kills}",
         "environment": asdict(describe_environment()),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)

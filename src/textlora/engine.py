@@ -32,8 +32,10 @@ _FAMILIES = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet"}
 class _Layer:
     """The parts of one encoder layer, by what they do; only their names differ by family."""
 
-    mixed: Projection  # query, key and value
-    mixed_dropout: nn.Module  # of the attention shares
+    query: Projection
+    key: Projection
+    value: Projection
+    shares_dropout: nn.Module
     output: Projection
     output_dropout: nn.Module
     output_norm: nn.Module
@@ -142,8 +144,13 @@ class Engine:
 
     def _apply(self, layer: _Layer, hidden: Tensor, batch: Batch, bias: Tensor | None) -> Tensor:
         """One layer. Shapes: hidden and the result (tokens, width)."""
-        query, key, value = self._spread(layer.mixed(hidden), batch, 3)
-        found = attend(query, key, value, scale=self._scale, bias=bias, dropout=layer.mixed_dropout)
+        query, key, value = (
+            self._split_heads(_spread(part(hidden), batch), batch)
+            for part in (layer.query, layer.key, layer.value)
+        )
+        found = attend(
+            query, key, value, scale=self._scale, bias=bias, dropout=layer.shares_dropout
+        )
         rows = found.transpose(1, 2).reshape(-1, hidden.shape[1])
         return layer.finish(_gather(rows, batch), hidden)
 
@@ -151,20 +158,20 @@ class Engine:
         self, layer: _Layer, hidden: Tensor, batch: Batch, bias: Tensor | None
     ) -> Tensor:
         """The last layer for the first token of each text: (texts, width)."""
-        size = layer.mixed.sizes[0]
         first = hidden[batch.starts]
-        query = layer.mixed(first, slice(0, size)).view(len(first), -1, 1, self._head_size)
-        key, value = self._spread(layer.mixed(hidden, slice(size, 3 * size)), batch, 2)
+        query = layer.query(first).view(len(first), -1, 1, self._head_size)
+        key, value = (
+            self._split_heads(_spread(part(hidden), batch), batch)
+            for part in (layer.key, layer.value)
+        )
         own = None if bias is None else bias[:, :, :1]
-        found = attend(query, key, value, scale=self._scale, bias=own, dropout=layer.mixed_dropout)
-        return layer.finish(found.reshape(len(first), size), first)
+        found = attend(query, key, value, scale=self._scale, bias=own, dropout=layer.shares_dropout)
+        return layer.finish(found.reshape(first.shape), first)
 
-    def _spread(self, mixed: Tensor, batch: Batch, count: int) -> tuple[Tensor, ...]:
-        """`count` tensors (texts, heads, length, head size) from columns side by side."""
-        padded = _spread(mixed, batch)
+    def _split_heads(self, padded: Tensor, batch: Batch) -> Tensor:
+        """Shapes: (texts * length, width) to (texts, heads, length, head size)."""
         texts, length = batch.places.shape
-        parts = padded.view(texts, length, count, -1, self._head_size)
-        return parts.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
+        return padded.view(texts, length, -1, self._head_size).transpose(1, 2)
 
     def _apply_head(self, first: Tensor) -> Tensor:
         rows = first[:, None]
@@ -260,19 +267,21 @@ def _take_apart(layer: Any) -> _Layer:
     attention = layer.attention
     if hasattr(attention, "attn"):  # MPNet
         inner, after = attention.attn, attention
-        mixed, output = [inner.q, inner.k, inner.v], inner.o
+        query, key, value, output = inner.q, inner.k, inner.v, inner.o
     else:
         inner, after = attention.self, attention.output
-        mixed, output = [inner.query, inner.key, inner.value], after.dense
+        query, key, value, output = inner.query, inner.key, inner.value, after.dense
     return _Layer(
-        mixed=Projection(mixed),
-        mixed_dropout=inner.dropout,
-        output=Projection([output]),
+        query=Projection(query),
+        key=Projection(key),
+        value=Projection(value),
+        shares_dropout=inner.dropout,
+        output=Projection(output),
         output_dropout=after.dropout,
         output_norm=after.LayerNorm,
-        widened=Projection([layer.intermediate.dense]),
+        widened=Projection(layer.intermediate.dense),
         activation=layer.intermediate.intermediate_act_fn,
-        narrowed=Projection([layer.output.dense]),
+        narrowed=Projection(layer.output.dense),
         narrowed_dropout=layer.output.dropout,
         narrowed_norm=layer.output.LayerNorm,
     )
