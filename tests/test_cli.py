@@ -362,3 +362,67 @@ def test_training_rows_are_never_taken_for_a_test(run_command, refuse, tiny_bert
     assert result["chose_checkpoint"]
     stored = json.loads((run / "evaluation.json").read_text())["evaluations"][0]
     assert result["scores"] == stored["scores"]
+
+
+def pipe(words, content):
+    command = [sys.executable, "-m", "textlora", *map(str, words)]
+    return subprocess.run(command, input=content, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "txt"])
+def test_stdin_to_stdout_gives_the_same_as_files(run_command, tiny_run, tmp_path, kind):
+    contents = {
+        "csv": b"text\ngoal cup\n\xff\ncomet\n",
+        "jsonl": b'{"text": "goal cup"}\n{broken\n{"text": "comet"}\n',
+        "txt": b"goal cup\n\ncomet\n",
+    }
+    (tmp_path / f"in.{kind}").write_bytes(contents[kind])
+    rejects = tmp_path / "bad.jsonl"
+    words = ["predict", tiny_run, "--input", "-", "--output", "-", "--format", kind]
+    piped = pipe([*words, "--rejects", rejects], contents[kind])
+    out = tmp_path / f"out.{kind}"
+    run_command("predict", tiny_run, "--input", tmp_path / f"in.{kind}", "--output", out)
+    assert piped.returncode == 0
+    assert piped.stdout == out.read_bytes()
+    assert b"Traceback" not in piped.stderr
+    assert b"1 rows" in piped.stderr
+    assert json.loads(rejects.read_text())["row"] == 1
+
+
+def test_a_pipe_into_a_file_and_a_reader_that_goes_away(tiny_run, tmp_path):
+    content = b"goal cup\n" * 3
+    words = ["predict", tiny_run, "--input", "-", "--format", "txt", "--output", tmp_path / "o.csv"]
+    assert pipe(words, content).returncode == 0
+    assert len(list(read_rows(tmp_path / "o.csv"))) == 3
+
+
+def test_shards_are_predicted_and_joined_by_command(run_command, tiny_run, tmp_path):
+    write_csv(tmp_path / "in.csv", make_rows(9))
+    for index in (1, 2):
+        out = tmp_path / f"part-{index}.csv"
+        words = ("predict", tiny_run, "--input", tmp_path / "in.csv", "--output", out)
+        assert run_command(*words, "--shard", f"{index}/2")[0] == 0
+    joined = tmp_path / "joined.csv"
+    words = ("predict", "--merge", "--input", tmp_path / "part-*.csv", "--output", joined, "--json")
+    code, out, _ = run_command(*words)
+    assert (code, json.loads(out)) == (0, {"output": str(joined), "rows": 9, "shards": 2})
+    assert len(list(read_rows(joined))) == 9
+
+
+def test_what_predict_did_is_told(run_command, refuse, tiny_run, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"text": "goal"}\n{"text": ""}\n{\n')
+    words = ("predict", tiny_run, "--input", tmp_path / "in.jsonl", "--output", tmp_path / "o.csv")
+    code, out, err = run_command(*words)
+    assert (code, out) == (0, f"3 rows  {tmp_path / 'o.csv'}\n")
+    assert "1 rows have no text; their label is empty, listed in" in err
+    assert "1 rows cannot be read" in err
+    found = json.loads(run_command(*words, "--json")[1])
+    assert (found["rows"], found["empty"], found["unreadable"]) == (3, 1, 1)
+    assert found["rows_per_second"] > 0
+    assert "in.jsonl:2: no text" in refuse(3, *words, "--strict")
+
+
+def test_predict_needs_a_run_and_a_format(refuse, tiny_run):
+    assert "--format" in refuse(3, "predict", tiny_run, "--input", "-", "--output", "-")
+    assert "RUN: missing" in refuse(2, "predict")
+    assert "--input: missing" in refuse(2, "predict", "--merge")

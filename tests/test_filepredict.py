@@ -1,18 +1,28 @@
 import csv
+import gzip
 import json
 import os
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import make_rows
 
-from textlora.errors import DataError
-from textlora.filepredict import predict_file
+from textlora.errors import DataError, SettingsError
+from textlora.filepredict import FileOptions, predict_files
+from textlora.inputs import find_inputs
 from textlora.predictor import Predictor
+from textlora.progress import Reporter
+from textlora.shards import merge_shards, parse_shard
 from textlora.tables import read_rows
 
 TEXTS = [text for text, _ in make_rows(20, seed=7)]
+
+
+def predict_file(predictor, source, target, **options):
+    return predict_files(predictor, [source], target, FileOptions(**options))
 
 
 @pytest.fixture(scope="module")
@@ -107,39 +117,295 @@ def test_bad_files_are_refused_and_nothing_is_left_behind(predictor, tmp_path):
     assert "no column 'body'; it has 'text'" in refuse(predictor, good, out, text_column="body")
     (tmp_path / "empty.csv").write_text("text\n")
     assert "has no rows" in refuse(predictor, tmp_path / "empty.csv", out)
-    (tmp_path / "numbers.jsonl").write_text('{"text": 7}\n')
-    assert "numbers.jsonl:1: the text is 7" in refuse(predictor, tmp_path / "numbers.jsonl", out)
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     assert "it has 'a', 'b'" in refuse(predictor, tmp_path / "other.csv", out)
-    (tmp_path / "latin.csv").write_bytes("text\ncaf\xe9\n".encode("latin-1"))
-    assert "--encoding latin-1" in refuse(predictor, tmp_path / "latin.csv", out)
-    predict_file(predictor, tmp_path / "latin.csv", out, encoding="latin-1")
-    out.unlink()
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
-def test_a_fault_in_the_middle_leaves_the_old_output(predictor, tmp_path, monkeypatch):
-    from textlora import filepredict
-
-    monkeypatch.setattr(filepredict, "_CHUNK_ROWS", 4)
-    lines = ['{"text": "goal"}\n'] * 10 + ["{broken\n"]
-    (tmp_path / "in.jsonl").write_text("".join(lines))
-    (tmp_path / "out.csv").write_text("old")
-    message = refuse(predictor, tmp_path / "in.jsonl", tmp_path / "out.csv")
-    assert "in.jsonl:11: not valid JSON" in message
-    assert (tmp_path / "out.csv").read_text() == "old"
-    assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.csv"}
-
-
-def test_chunks_do_not_show_in_the_output(predictor, tmp_path, monkeypatch):
-    from textlora import filepredict
-
+def test_chunks_do_not_show_in_the_output(predictor, tmp_path):
     source = write_input(tmp_path / "in.csv", TEXTS)
     predict_file(predictor, source, tmp_path / "whole.csv")
-    monkeypatch.setattr(filepredict, "_CHUNK_ROWS", 3)
-    predict_file(predictor, source, tmp_path / "pieces.csv")
-    whole = [row.values["LabelText"] for row in read_rows(tmp_path / "whole.csv")]
-    assert [row.values["LabelText"] for row in read_rows(tmp_path / "pieces.csv")] == whole
+    predict_file(predictor, source, tmp_path / "pieces.csv", chunk_rows=3)
+    assert (tmp_path / "pieces.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+BAD = {
+    "jsonl": (
+        b'{"text": "goal"}\n{"text": 7}\n{broken\n{"text": ""}\n[1]\n{"note": "x"}\n'
+        b'{"text": "caf\xe9"}\n{"text": "comet"}\n',
+        {2: "the text is 7, not a string", 3: "not valid JSON", 4: "no text",
+         5: "not a JSON object", 6: "no text", 7: "byte 0xe9 is not of the file's encoding"},
+    ),
+    "csv": (
+        b'id,text\na,goal\nb,x,y\nc,\nd,caf\xe9\ne,"a"b\nf,comet\n',
+        {3: "3 fields, but the header has 2", 4: "no text", 5: "byte 0xe9", 6: "mend the quotes"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_rows_keep_their_place_and_are_listed_with_the_reason(predictor, tmp_path, kind):
+    content, reasons = BAD[kind]
+    source = tmp_path / f"in.{kind}"
+    source.write_bytes(content)
+    summary = predict_file(predictor, source, tmp_path / "out.csv", chunk_rows=2)
+    first = 1 if kind == "jsonl" else 2
+    rows = [row.values for row in read_rows(tmp_path / "out.csv")]
+    assert [bool(row["LabelText"]) for row in rows] == [
+        line not in reasons for line in range(first, first + len(rows))
+    ]
+    assert rows[0]["LabelText"]
+    assert rows[-1]["LabelText"]
+    listed = [row.values for row in read_rows(tmp_path / "out.rejects.jsonl")]
+    assert [item["line"] for item in listed] == list(reasons)
+    for item in listed:
+        assert reasons[item["line"]] in item["reason"]
+        assert (item["file"], item["row"]) == (str(source), item["line"] - first)
+    empty = sum(reason == "no text" for reason in reasons.values())
+    assert (summary.rows, summary.empty) == (len(rows), empty)
+    assert summary.unreadable == len(reasons) - empty
+    assert summary.rejects == str(tmp_path / "out.rejects.jsonl")
+    assert "rows cannot be read" in " ".join(summary.explain())
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_strict_run_stops_at_the_first_bad_row(predictor, tmp_path, kind):
+    (tmp_path / f"in.{kind}").write_bytes(BAD[kind][0])
+    line, reason = next(iter(BAD[kind][1].items()))
+    message = refuse(predictor, tmp_path / f"in.{kind}", tmp_path / "out.csv", strict=True)
+    assert f"in.{kind}:{line}: {reason}" in message
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_another_encoding_can_be_named(predictor, tmp_path):
+    (tmp_path / "in.csv").write_bytes("text\ncafé\n".encode("latin-1"))
+    summary = predict_file(predictor, tmp_path / "in.csv", tmp_path / "a.csv", encoding="latin-1")
+    assert summary.unreadable == 0
+    assert predict_file(predictor, tmp_path / "in.csv", tmp_path / "b.csv").unreadable == 1
+
+
+@pytest.mark.parametrize("target", ["csv", "jsonl.gz", "parquet"])
+def test_columns_of_the_input_are_kept_on_request(predictor, tmp_path, target):
+    (tmp_path / "in.csv").write_text("id,text,Label,note\na,goal,1,x\nb,comet,2,\n")
+    out = tmp_path / f"out.{target}"
+    predict_file(predictor, tmp_path / "in.csv", out, keep_columns=True)
+    rows = [row.values for row in read_rows(out)]
+    assert list(rows[0]) == [
+        "id", "text", "input_Label", "note", "ID", "Label", "LabelText", "Confidence",
+    ]  # fmt: skip
+    assert [row["input_Label"] for row in rows] == ["1", "2"]
+    assert [row["ID"] for row in rows] == [row["id"] for row in rows] == ["a", "b"]
+    assert [row["LabelText"] for row in rows] == ["sport", "space"]
+
+
+def test_an_unsure_answer_is_left_empty_on_request(predictor, tmp_path):
+    source = write_input(tmp_path / "in.csv", TEXTS)
+    predict_file(predictor, source, tmp_path / "all.csv")
+    shares = [float(row.values["Confidence"]) for row in read_rows(tmp_path / "all.csv")]
+    limit = sorted(shares)[7]
+    summary = predict_file(predictor, source, tmp_path / "sure.csv", min_confidence=limit + 1e-7)
+    rows = [row.values for row in read_rows(tmp_path / "sure.csv")]
+    for share, row in zip(shares, rows, strict=True):
+        assert bool(row["LabelText"]) == bool(row["Label"]) == (share > limit + 1e-7)
+        assert float(row["Confidence"]) == share
+    assert summary.unsure == sum(share <= limit + 1e-7 for share in shares) > 0
+
+
+def test_texts_that_are_cut_can_be_marked(predictor, tmp_path):
+    source = write_input(tmp_path / "in.jsonl", ["goal " * 99, "goal", ""])
+    predict_file(predictor, source, tmp_path / "out.jsonl", mark_truncated=True)
+    marks = [row.values["Truncated"] for row in read_rows(tmp_path / "out.jsonl")]
+    assert marks == [True, False, None]
+
+
+def test_a_distinct_text_is_computed_once(predictor):
+    computed = []
+    hook = predictor._engine.head.register_forward_pre_hook(
+        lambda _, inputs: computed.append(len(inputs[0]))
+    )
+    texts = [TEXTS[number % 3] for number in range(50)]
+    found = predictor.predict(texts)
+    hook.remove()
+    assert sum(computed) == 3
+    assert [answer.label for answer in found] == [predictor.predict([t])[0].label for t in texts]
+
+
+def test_folders_and_patterns_are_read_in_the_order_of_their_names(predictor, tmp_path):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for name, texts in (("b.jsonl", TEXTS[5:9]), ("a.csv", TEXTS[:5]), ("c.txt.gz", TEXTS[9:])):
+        path = folder / name
+        if name.endswith(".gz"):
+            path.write_bytes(gzip.compress("\n".join(texts).encode()))
+        else:
+            write_input(path, texts)
+    (folder / ".hidden").write_text("no table")
+    assert find_inputs([str(folder)]) == find_inputs([str(folder / "*")])
+    whole = write_input(tmp_path / "whole.csv", TEXTS)
+    predict_file(predictor, whole, tmp_path / "a.csv")
+    predict_files(predictor, find_inputs([str(folder)]), tmp_path / "b.csv")
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    (tmp_path / "nothing").mkdir()
+    for name in (tmp_path / "nothing", tmp_path / "*.doc"):
+        with pytest.raises(DataError, match="has no files|no file has such a name"):
+            find_inputs([str(name)])
+
+
+# A command that was killed goes on; the bytes are those of one that was not.
+
+
+@pytest.mark.parametrize("target", ["csv", "jsonl.gz", "csv.zst", "parquet"])
+def test_a_killed_command_continues_to_the_same_bytes(tiny_run, tmp_path, target):
+    texts = [text for text, _ in make_rows(400, seed=3)]
+    texts[100] = texts[399] = ""
+    source = write_input(tmp_path / "in.csv", texts)
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    code = f"""
+import os, signal, sys
+from pathlib import Path
+from textlora import chunkfile, filepredict
+from textlora.filepredict import FileOptions, predict_files
+from textlora.inputs import find_inputs
+from textlora.predictor import Predictor
+from textlora.progress import Reporter
+from textlora.shards import merge_shards, parse_shard
+predictor = Predictor.load({str(tiny_run)!r})
+for at in map(int, sys.argv[2:]):
+    child = os.fork()
+    if not child:
+        calls = []
+        real = os.fsync
+        def fsync(descriptor):
+            calls.append(None)
+            if len(calls) == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(descriptor)
+        os.fsync = fsync
+        options = FileOptions(chunk_rows=50, keep_columns=True)
+        predict_files(predictor, [Path({str(source)!r})], Path(sys.argv[1]), options)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    found = []
+    for name, moments in (("whole", ["0"]), ("killed", ["5", "9", "1", "4", "13", "8", "0"])):
+        words = [sys.executable, "-c", code, str(tmp_path / name / f"out.{target}"), *moments]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        found.append([int(word) for word in done.stdout.split()])
+    assert found == [[0], [-9] * 6 + [0]]
+    for name in (f"out.{target}", "out.rejects.jsonl"):
+        whole, killed = (tmp_path / folder / name for folder in ("whole", "killed"))
+        assert whole.read_bytes() == killed.read_bytes()
+    assert len(list((tmp_path / "killed").iterdir())) == 2
+
+
+def interrupt(predictor, source, target, **options):
+    """Leave an output with one chunk, as a crash would."""
+    calls = []
+
+    class Stop(Reporter):
+        def track(self, *_):
+            return self
+
+        def advance(self, *_):
+            calls.append(None)
+            raise KeyboardInterrupt
+
+        __enter__ = lambda self: self  # noqa: E731
+        __exit__ = lambda *_: None  # noqa: E731
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(
+            predictor, [source], target, FileOptions(chunk_rows=5, **options), Stop(quiet=True)
+        )
+
+
+def test_what_was_answered_is_not_answered_again(predictor, tmp_path):
+    source = write_input(tmp_path / "in.csv", TEXTS)
+    interrupt(predictor, source, tmp_path / "out.csv")
+    summary = predict_file(predictor, source, tmp_path / "out.csv", chunk_rows=5)
+    assert (summary.rows, summary.resumed) == (20, 5)
+    predict_file(predictor, source, tmp_path / "whole.csv", chunk_rows=5)
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_changed_input_model_or_setting_is_refused(predictor, tmp_path, monkeypatch):
+    source, out = write_input(tmp_path / "in.csv", TEXTS), tmp_path / "out.csv"
+    interrupt(predictor, source, out)
+
+    def refuse_settings(**options):
+        with pytest.raises(SettingsError, match="--resume never") as caught:
+            predict_file(predictor, source, out, **{"chunk_rows": 5, **options})
+        return str(caught.value)
+
+    assert "min_confidence was 0.0, is 0.5" in refuse_settings(min_confidence=0.5)
+    assert "chunk_rows was 5, is 6" in refuse_settings(chunk_rows=6)
+    with monkeypatch.context() as patch:
+        patch.setattr(predictor, "fingerprint", "another")
+        assert "model was" in refuse_settings()
+    write_input(source, [*TEXTS, "one more"])
+    assert "input was" in refuse_settings()
+    assert predict_file(predictor, source, out, chunk_rows=5, resume="never").rows == 21
+
+
+# Shards.
+
+
+def predict_shards(predictor, source, folder, kind, count=3):
+    folder.mkdir()
+    paths = [folder / f"part-{index}.{kind}" for index in range(1, count + 1)]
+    for index, path in enumerate(paths, start=1):
+        predict_file(predictor, source, path, shard=(index, count), chunk_rows=4)
+    return paths
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv.gz", "jsonl", "jsonl.zst", "parquet", "txt"])
+def test_shards_are_joined_to_the_bytes_of_the_whole(predictor, tmp_path, kind):
+    source = write_input(tmp_path / "in.csv", TEXTS[:18])
+    predict_file(predictor, source, tmp_path / f"whole.{kind}", chunk_rows=4)
+    paths = predict_shards(predictor, source, tmp_path / "parts", kind)
+    merged = merge_shards(list(reversed(paths)), tmp_path / f"joined.{kind}")
+    assert (merged.rows, merged.shards) == (18, 3)
+    whole, joined = (tmp_path / f"{name}.{kind}" for name in ("whole", "joined"))
+    assert whole.read_bytes() == joined.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_more_shards_than_chunks_are_joined_too(predictor, tmp_path, kind):
+    source = write_input(tmp_path / "in.csv", TEXTS[:6])
+    predict_file(predictor, source, tmp_path / f"whole.{kind}", chunk_rows=4)
+    paths = predict_shards(predictor, source, tmp_path / "parts", kind, count=4)
+    merge_shards(paths, tmp_path / f"joined.{kind}")
+    whole, joined = (tmp_path / f"{name}.{kind}" for name in ("whole", "joined"))
+    assert whole.read_bytes() == joined.read_bytes()
+
+
+def test_shards_that_do_not_make_a_whole_are_refused(predictor, tmp_path):
+    source = write_input(tmp_path / "in.csv", TEXTS)
+    one, two, three = predict_shards(predictor, source, tmp_path / "parts", "csv")
+    out = tmp_path / "out.csv"
+
+    def refuse_shards(paths, reason, target=out):
+        with pytest.raises(DataError, match=reason) as caught:
+            merge_shards(paths, target)
+        assert "\n" not in str(caught.value)
+        assert not target.exists()
+
+    refuse_shards([one, two], r"shards \[1, 2\] of 3 are given")
+    refuse_shards([one, two, two], r"shards \[1, 2, 2\] of 3")
+    refuse_shards([one, two, source], "is no finished shard")
+    refuse_shards([one, two, three], "another format", tmp_path / "out.jsonl")
+    predict_file(predictor, source, two, shard=(2, 3), chunk_rows=4, min_confidence=0.9)
+    refuse_shards([one, two, three], "does not belong to .*min_confidence")
+    predict_file(predictor, source, two, shard=(2, 3), chunk_rows=4)
+    three.write_bytes(three.read_bytes() + b"x")
+    refuse_shards([one, two, three], "was changed")
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/0", "-1/2", ""])
+def test_a_wrong_shard_is_refused(text):
+    with pytest.raises(DataError, match="--shard"):
+        parse_shard(text)
 
 
 def test_an_output_that_cannot_be_written_is_told_before_the_work(predictor, tmp_path):

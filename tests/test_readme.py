@@ -44,3 +44,30 @@ def test_figures_are_those_of_the_committed_results():
         interval = scores["accuracy_interval"]
         low, high = 100 * interval["low"], 100 * interval["high"]
         assert f"{100 * scores['accuracy']:.2f} % ({low:.2f} to {high:.2f})" in README
+
+
+def test_speeds_are_those_of_the_committed_results():
+    path = ROOT / "benchmarks" / "results" / "train_vs_peers.json"
+    cases = json.loads(path.read_text())
+    names = ("minilm, query and value of all layers", "mpnet-base, reference adapter",
+             "roberta-base, reference adapter")  # fmt: skip
+    rows = {
+        "textlora": "textlora",
+        "Hugging Face Trainer + PEFT": "Trainer fp32",
+        "the same at its best": "Trainer bf16 base, eager attention",
+        "and without": "Trainer bf16 base, eager attention, no encoder dropout",
+        "padded to 512": "reference system (pad to 512, fp32)",
+    }
+    for start, contender in rows.items():
+        speeds = [cases[name]["contenders"][contender]["texts_per_s"] for name in names]
+        line = next(line for line in README.splitlines() if line.startswith(f"| {start}"))
+        assert line.endswith("".join(f" {speed:.1f} |" for speed in speeds)), start
+
+
+def test_kills_are_those_of_the_committed_results():
+    path = ROOT / "benchmarks" / "results" / "kill_training.json"
+    found = json.loads(path.read_text())["found"]
+    ours, peer = found["textlora"], found["Trainer"]
+    assert f"killed {ours['kills']} times" in README
+    assert ours["torn checkpoints"] == ours["times steps were lost"] == ours["other bits"] == 0
+    assert f"{peer['failed starts']} of {peer['kills']} kills" in README

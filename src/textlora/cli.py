@@ -176,45 +176,86 @@ def evaluate(
 
 @app.command()
 def predict(
-    run: RunArgument,
-    source: Annotated[
-        Path | None, typer.Option("--input", help="CSV, TSV, JSONL, Parquet or TXT.")
+    run: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="A run folder; none for --merge.")
+    ] = None,
+    sources: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help="CSV, TSV, JSONL, Parquet or TXT: file, folder, pattern, or - for stdin; "
+            "repeatable.",
+        ),
     ] = None,
     target: Annotated[
-        Path | None, typer.Option("--output", help="File to write, format by its name.")
+        Path | None, typer.Option("--output", help="File to write, format by its name; - = stdout.")
     ] = None,
-    text_column: Annotated[str | None, typer.Option(help="Column that holds the text.")] = None,
+    text_column: Annotated[str, typer.Option(help="Column that holds the text.")] = "",
+    keep_columns: Annotated[bool, typer.Option(help="Also write the input's columns.")] = False,
     probabilities: Annotated[bool, typer.Option(help="Add a column a label.")] = False,
+    mark_truncated: Annotated[bool, typer.Option(help="Add a column Truncated.")] = False,
+    min_confidence: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Leave the label empty below it.")
+    ] = 0.0,
+    csv_safe: Annotated[
+        bool, typer.Option(help="Put ' before cells that a spreadsheet would calculate.")
+    ] = False,
+    strict: Annotated[bool, typer.Option(help="Stop at the first bad row, exit code 3.")] = False,
+    rejects: Annotated[
+        Path | None, typer.Option(help="File for bad rows; OUT.rejects.jsonl if not named.")
+    ] = None,
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Do one part of N.")] = "1/1",
+    merge: Annotated[bool, typer.Option(help="Join the shards named by --input.")] = False,
+    resume: Annotated[
+        Literal["auto", "never"], typer.Option(help="Continue an output, or start over.")
+    ] = "auto",
+    stream_format: Annotated[
+        Literal["csv", "tsv", "jsonl", "txt"] | None,
+        typer.Option("--format", help="Of stdin and stdout."),
+    ] = None,
     encoding: Annotated[str, typer.Option(help="Of CSV, TSV, JSONL and TXT input.")] = "utf-8",
     as_json: JsonOption = False,
 ) -> None:
-    """Classify every text of a file; without --input, a few example texts."""
-    from textlora.filepredict import predict_file
+    """Classify every text of files; without --input, a few example texts."""
+    from textlora import shards
+    from textlora.filepredict import FileOptions, predict_files
+    from textlora.inputs import find_inputs
     from textlora.predictor import Predictor
 
-    if source is None:
+    if run is None and not merge:
+        raise SettingsError("RUN: missing; name the run folder of a classifier")
+    if sources is None and not merge:
+        assert run is not None
         _show_examples(Predictor.load(run), as_json)
         return
+    if sources is None:
+        raise SettingsError("--input: missing for --merge; name the shards")
     if target is None:
-        raise SettingsError(f"--output: missing for --input {source}; name the file to write")
-    report = Reporter(quiet=as_json)
-    summary = predict_file(
-        Predictor.load(run),
-        source,
-        target,
-        text_column=text_column,
-        probabilities=probabilities,
-        encoding=encoding,
-        report=report,
-    )
-    if as_json:
-        _print_json({"output": target, **asdict(summary)})
+        raise SettingsError(f"--output: missing for --input {sources[0]}; name the file to write")
+    report, found = Reporter(quiet=as_json), find_inputs(sources)
+    if merge:
+        merged = shards.merge_shards(found, target)
+        _print_written(target, merged.rows, merged, as_json)
         return
-    if summary.empty:
-        report.say(f"{source}: {summary.empty:,} rows without a text; their label is left empty")
-    if summary.truncated:
-        report.say(f"{source}: {summary.truncated:,} texts are longer than the model reads")
-    print(f"{summary.rows:,} rows  {target}")
+    options = FileOptions(
+        text_column=text_column,
+        encoding=encoding,
+        probabilities=probabilities,
+        keep_columns=keep_columns,
+        mark_truncated=mark_truncated,
+        csv_safe=csv_safe,
+        min_confidence=min_confidence,
+        shard=shards.parse_shard(shard),
+        strict=strict,
+        stream_format=stream_format,
+        rejects=rejects,
+        resume=resume,
+    )
+    assert run is not None
+    summary = predict_files(Predictor.load(run), found, target, options, report)
+    for message in summary.explain():
+        report.say(message)
+    _print_written(target, summary.rows, summary, as_json)
 
 
 @app.command()
@@ -235,6 +276,13 @@ def doctor(as_json: JsonOption = False) -> None:
         print(f"{package:<15} {version}")
     print(f"embedded:minilm  {found.embedded_model}")
     print(f"cached models    {', '.join(found.cached_models) or 'none'}")
+
+
+def _print_written(target: Path, rows: int, summary: Any, as_json: bool) -> None:
+    if as_json and str(target) != "-":
+        _print_json({"output": target, **asdict(summary)})
+    else:  # what is written to stdout stays alone there
+        print(f"{rows:,} rows  {target}", file=sys.stderr if str(target) == "-" else sys.stdout)
 
 
 def _show_examples(predictor: "Predictor", as_json: bool) -> None:
@@ -266,7 +314,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = _fail(error.format_message(), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("stopped", 130, debug)
-        if words[:1] == ["train"]:
+        if words[:1] in (["train"], ["predict"]):
             print(f"continue with: {_format_command(words)}", file=sys.stderr)
     except BrokenPipeError:
         # The reader has gone (`| head`); the interpreter must not complain when it flushes.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from textlora.data import load_labelled_texts
-from textlora.filepredict import predict_file
+from textlora.filepredict import predict_files
 from textlora.files import MANIFEST
 from textlora.pipeline import TrainedRun, train_run
 from textlora.predictor import Predictor
@@ -43,7 +43,7 @@ def run_demo(folder: Path, report: Reporter) -> DemoResult:
     source, output = folder / "example_input.csv", folder / "example_output.csv"
     with source.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([["text"], *([text] for text in EXAMPLES)])
-    predict_file(Predictor.load(folder), source, output)
+    predict_files(Predictor.load(folder), [source], output)
     rows = [row.values for row in read_rows(output)]
     predictions = tuple(
         (text, row["LabelText"], float(row["Confidence"]))

@@ -1,102 +1,266 @@
-"""A file of texts in, a file of predictions out, in the same order."""
+"""Files of texts in, a file of predictions out, in the same order, in constant memory.
 
+Input is taken in chunks of a fixed number of rows, whose answers are written together. The same
+command after a crash goes on behind the last chunk (see `chunkfile`).
+"""
+
+import itertools
+import json
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from textlora.data import clean_text
+from textlora import shards
+from textlora.chunkfile import ChunkFile, StreamFile, name_rejects, open_output
 from textlora.errors import DataError
+from textlora.inputs import NO_TEXT, Input, InputRow
 from textlora.predictor import Prediction, Predictor
 from textlora.progress import Reporter
-from textlora.sources import find_text_columns
-from textlora.tables import Row, TableWriter, find_format, read_rows
+from textlora.rowencoder import RowEncoder
+from textlora.tables import Format, find_format
 
-_CHUNK_ROWS = 8192
 _COLUMNS: dict[str, type | None] = {"ID": None, "Label": int, "LabelText": str, "Confidence": float}
 
 
 @dataclass(frozen=True)
+class FileOptions:
+    """How a file is predicted.
+
+    `min_confidence` leaves the label empty below it, 0..1. `shard` (i, n) takes every n-th chunk,
+    beginning with the i-th, from 1. `strict` stops at the first bad row. `stream_format` is that of
+    stdin and stdout. `rejects` is where bad rows are listed, beside the output if not named.
+    """
+
+    text_column: str = ""
+    encoding: str = "utf-8"
+    probabilities: bool = False
+    keep_columns: bool = False
+    mark_truncated: bool = False
+    csv_safe: bool = False
+    min_confidence: float = 0.0
+    shard: tuple[int, int] = (1, 1)
+    strict: bool = False
+    stream_format: Format | None = None
+    rejects: Path | None = None
+    resume: Literal["auto", "never"] = "auto"
+    chunk_rows: int = 8192  # what a crash may cost; texts are sorted by length within
+
+
+@dataclass(frozen=True)
 class FileSummary:
-    """What happened to a file. Rows without a text are written with an empty label."""
+    """What happened to a file; every row of the input is a row of the output.
+
+    `empty` rows have no text and `unreadable` ones cannot be read: both have no label, and are
+    listed in `rejects`. `unsure` rows are below the confidence asked for. `resumed` rows were
+    answered by an earlier process; the rate is that of the others.
+    """
 
     rows: int
     empty: int
+    unreadable: int
     truncated: int
+    unsure: int
+    resumed: int
+    seconds: float
+    rows_per_second: float
+    rejects: str | None
+
+    def explain(self) -> list[str]:
+        """What a user should know, a line each."""
+        listed = f", listed in {self.rejects}" if self.rejects else ""
+        notes = {
+            f"{self.empty:,} rows have no text; their label is empty{listed}": self.empty,
+            f"{self.unreadable:,} rows cannot be read; their label is empty{listed}": (
+                self.unreadable
+            ),
+            f"{self.truncated:,} texts are longer than the model reads and were cut "
+            "(--mark-truncated shows which)": self.truncated,
+            f"{self.unsure:,} rows are below --min-confidence; their label is empty": self.unsure,
+        }
+        return [note for note, count in notes.items() if count]
 
 
-def predict_file(
+def predict_files(
     predictor: Predictor,
-    source: Path,
+    sources: list[Path],
     target: Path,
-    *,
-    text_column: str | None = None,
-    probabilities: bool = False,
-    encoding: str = "utf-8",
+    options: FileOptions | None = None,
     report: Reporter | None = None,
 ) -> FileSummary:
-    """Classify every row of `source` into `target`; the formats follow from the names.
+    """Classify every row of `sources` into `target`; the formats follow from the names.
 
-    Columns written: ID (the input's own, else the row number from 0), Label (its number),
-    LabelText, Confidence, and with `probabilities` one column a label. The target appears when it
-    is whole.
+    Columns written: those of the input if kept, ID (the input's own, else the row number from 0),
+    Label (its number), LabelText, Confidence, Truncated if marked, and with `probabilities` one
+    column a label. The target appears when it is whole.
 
-    Raises:  DataError if the input cannot be read, has no text column, or on an unwritable output.
+    Raises:  DataError if the input cannot be read, has no text column, or on an unwritable output;
+    SettingsError if an unfinished output was begun with other settings.
     """
-    find_format(target)  # a mistake in the name is told before the work
-    if source.exists() and target.exists() and source.samefile(target):
-        raise DataError(f"{target}: is the input itself; name another --output")
-    rows = read_rows(source, encoding)
-    chunk = list(islice(rows, _CHUNK_ROWS))
+    options, report = options or FileOptions(), report or Reporter(quiet=True)
+    _check_places(sources, target, options)
+    rows = Input(
+        sources, options.encoding, text_column=options.text_column,
+        stream_format=options.stream_format, strict=options.strict, chunk_rows=options.chunk_rows,
+    )  # fmt: skip
+    chunk = rows.read_chunk()
     if not chunk:
-        raise DataError(f"{source}: has no rows; give a file with texts")
-    columns = _find_columns(chunk[0], source, text_column)
-    extra = [f"P({label})" for label in predictor.labels] if probabilities else []
-    done = empty = truncated = 0
-    with (
-        TableWriter(target, _COLUMNS | dict.fromkeys(extra, float)) as writer,
-        (report or Reporter(quiet=True)).track("predicting", None) as bar,
-    ):
-        while chunk:
-            texts = [_read_text(row, columns, source) for row in chunk]
-            answers = iter(predictor.predict([text for text in texts if text]))
-            found = [next(answers) if text else None for text in texts]
-            writer.write(_format_rows(chunk, found, done, extra))
-            done += len(chunk)
-            empty += sum(answer is None for answer in found)
-            truncated += sum(answer is not None and answer.truncated for answer in found)
-            bar.advance(len(chunk))
-            chunk = list(islice(rows, _CHUNK_ROWS))
-    return FileSummary(done, empty, truncated)
+        raise DataError(f"{sources[0]}: has no rows; give a file with texts")
+    layout = _Layout(predictor.labels, chunk, options)
+    encoder = RowEncoder(
+        target, layout.columns, stream_format=options.stream_format, csv_safe=options.csv_safe
+    )
+    begin = time.perf_counter()
+    key = _describe(predictor, rows, options)
+    with open_output(target, options.rejects, key, options.resume) as out:
+        resumed = out.counts["rows"]
+        _prepare(out, encoder)
+        if resumed:
+            report.say(f"{target}: {resumed:,} rows are there; going on")
+        total = rows.count() if report.shows_bars else None
+        with report.track("predicting", total, resumed) as bar:
+            for number in itertools.count():
+                if not chunk:
+                    break
+                if shards.is_mine(number, options.shard) and out.is_due(number):
+                    answers = _answer(predictor, chunk)
+                    output = encoder.encode(layout.format(chunk, answers))
+                    rejects = "".join(_format_reject(item) for item in chunk if item.fault)
+                    counts = _count_rows(chunk, answers, options)
+                    out.append(number, output, rejects.encode(), counts)
+                    bar.advance(len(chunk), _describe_rate(out, resumed, begin))
+                chunk = rows.read_chunk()
+        if isinstance(out, ChunkFile):
+            _finish(out, encoder, target, rows, options, key)
+    return _summarize(out, resumed, time.perf_counter() - begin, target, options)
 
 
-def _find_columns(row: Row, source: Path, text_column: str | None) -> tuple[str, ...]:
-    wanted = [text_column] if text_column else []
-    return find_text_columns(list(row.values), str(source), wanted)
+class _Layout:
+    """Which columns the output has, and the rows for them."""
+
+    def __init__(
+        self, labels: tuple[str, ...], first: list[InputRow], options: FileOptions
+    ) -> None:
+        self._options = options
+        self._shares = [f"P({label})" for label in labels] if options.probabilities else []
+        own = _COLUMNS | ({"Truncated": bool} if options.mark_truncated else {})
+        own |= dict.fromkeys(self._shares, float)
+        self._kept: dict[str, str] = {}  # of the input -> of the output
+        if options.keep_columns:
+            names = next((list(item.row.values) for item in first if not item.row.fault), [])
+            self._kept = {name: f"input_{name}" if name in own else name for name in names}
+            if clash := set(own) & set(self._kept.values()):
+                raise DataError(f"input: has a column {min(clash)!r}; rename it")
+        self.columns: dict[str, type | None] = dict.fromkeys(self._kept.values()) | own
+
+    def format(
+        self, chunk: list[InputRow], answers: list[Prediction | None]
+    ) -> Iterator[dict[str, Any]]:
+        """A row of the output for each of the chunk."""
+        for item, answer in zip(chunk, answers, strict=True):
+            values = item.row.values
+            sure = answer is not None and answer.confidence >= self._options.min_confidence
+            found: dict[str, Any] = {new: values.get(old) for old, new in self._kept.items()}
+            names = (name for name in ("ID", "id", "Id") if name in values)
+            found["ID"] = next((values[name] for name in names), item.number)
+            found["Label"] = answer.label_id if answer and sure else None
+            found["LabelText"] = answer.label if answer and sure else None
+            found["Confidence"] = answer and round(answer.confidence, 6)
+            if self._options.mark_truncated:
+                found["Truncated"] = answer and answer.truncated
+            shares = answer.probabilities.values() if answer else [None] * len(self._shares)
+            for name, share in zip(self._shares, shares, strict=False):
+                found[name] = share and round(share, 6)
+            yield found
 
 
-def _read_text(row: Row, columns: tuple[str, ...], source: Path) -> str:
-    values = [row.values.get(column) for column in columns]
-    if wrong := next((v for v in values if v is not None and not isinstance(v, str)), None):
-        raise DataError(
-            f"{source}:{row.line}: the text is {wrong!r}, not a string; check --text-column"
-        )
-    return clean_text("\n".join(value or "" for value in values))
+def _check_places(sources: list[Path], target: Path, options: FileOptions) -> None:
+    find_format(target, options.stream_format)  # a mistake in the name is told before the work
+    for source in sources:
+        find_format(source, options.stream_format)
+        if source.exists() and target.exists() and source.samefile(target):
+            raise DataError(f"{target}: is the input itself; name another --output")
 
 
-def _format_rows(
-    chunk: list[Row], found: list[Prediction | None], start: int, extra: list[str]
-) -> Iterator[dict[str, Any]]:
-    for number, (row, answer) in enumerate(zip(chunk, found, strict=True), start=start):
-        own = next((row.values[name] for name in ("ID", "id", "Id") if name in row.values), number)
-        values = {
-            "ID": own,
-            "Label": None if answer is None else answer.label_id,
-            "LabelText": None if answer is None else answer.label,
-            "Confidence": None if answer is None else round(answer.confidence, 6),
-        }
-        shares: list[Any] = (
-            [] if answer is None else [round(p, 6) for p in answer.probabilities.values()]
-        )
-        yield values | dict(zip(extra, shares or [None] * len(extra), strict=False))
+def _prepare(out: ChunkFile | StreamFile, encoder: RowEncoder) -> None:
+    """The header, as a chunk of its own, or the types of the rows that are there."""
+    if isinstance(out, ChunkFile) and out.chunks:
+        for content in islice(out.read_chunks(), 1, 2):
+            encoder.adopt(content)
+    else:
+        out.append(shards.HEADER, encoder.encode_header(), b"", {})
+
+
+def _answer(predictor: Predictor, chunk: list[InputRow]) -> list[Prediction | None]:
+    answers = iter(predictor.predict([item.text for item in chunk if not item.fault]))
+    return [None if item.fault else next(answers) for item in chunk]
+
+
+def _format_reject(item: InputRow) -> str:
+    values = {"file": str(item.source), "line": item.row.line, "row": item.number}
+    return json.dumps({**values, "reason": item.fault}, ensure_ascii=False) + "\n"
+
+
+def _count_rows(
+    chunk: list[InputRow], answers: list[Prediction | None], options: FileOptions
+) -> dict[str, int]:
+    given = [answer for answer in answers if answer is not None]
+    empty = sum(item.fault == NO_TEXT for item in chunk)
+    return {
+        "rows": len(chunk),
+        "empty": empty,
+        "unreadable": len(chunk) - len(given) - empty,
+        "truncated": sum(answer.truncated for answer in given),
+        "unsure": sum(answer.confidence < options.min_confidence for answer in given),
+    }
+
+
+def _describe(predictor: Predictor, rows: Input, options: FileOptions) -> dict[str, Any]:
+    """All that the output follows from, in JSON."""
+    free = {"rejects", "resume", "strict"}
+    settings = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in free}
+    settings["shard"] = list(options.shard)
+    return {"model": predictor.fingerprint, "input": rows.describe(), **settings}
+
+
+def _describe_rate(out: ChunkFile | StreamFile, resumed: int, begin: float) -> str:
+    counts = out.counts
+    rate = (counts["rows"] - resumed) / (time.perf_counter() - begin)
+    rejects = counts["empty"] + counts["unreadable"]
+    return f"{rate:,.0f} rows/s" + (f", {rejects:,} rejects" if rejects else "")
+
+
+def _finish(
+    out: ChunkFile,
+    encoder: RowEncoder,
+    target: Path,
+    rows: Input,
+    options: FileOptions,
+    key: dict[str, Any],
+) -> None:
+    chunks = out.chunks
+    if encoder.is_joined:
+        joined = target.with_name(f".{target.name}.joined")
+        encoder.join(out.read_chunks(), joined)
+        out.finish(joined)
+    else:
+        out.finish()
+    if options.shard[1] > 1:
+        shards.describe_shard(target, chunks, key, rows.num_rows)
+
+
+def _summarize(
+    out: ChunkFile | StreamFile, resumed: int, seconds: float, target: Path, options: FileOptions
+) -> FileSummary:
+    counts = out.counts
+    bad = counts["empty"] + counts["unreadable"]
+    rejects = options.rejects or (name_rejects(target) if isinstance(out, ChunkFile) else None)
+    return FileSummary(
+        **{name: counts[name] for name in ("rows", "empty", "unreadable", "truncated", "unsure")},
+        resumed=resumed,
+        seconds=round(seconds, 3),
+        rows_per_second=round((counts["rows"] - resumed) / seconds, 2),
+        rejects=str(rejects) if bad and rejects else None,
+    )

@@ -7,12 +7,13 @@ flushed before. tests/test_faults.py lets each single call to the system fail.
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,14 @@ def write_file(path: Path, content: bytes) -> None:
         os.close(descriptor)
 
 
+def append_bytes(stream: io.FileIO, content: bytes) -> None:
+    """Write at the end of an unbuffered file and flush it to disk."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[stream.write(rest) or 0 :]
+    os.fsync(stream.fileno())
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace `path` in one step: staged beside it, flushed to disk, renamed.
 
@@ -54,6 +63,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             partial.unlink(missing_ok=True)  # a full disk needs the room
         raise
     _fsync_folder(path.parent)
+
+
+def move_file(source: Path, target: Path) -> None:
+    """Give a file that was flushed another name, and flush that."""
+    source.replace(target)
+    _fsync_folder(target.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -110,13 +125,20 @@ def remove_folder(folder: Path) -> None:
         _remove(doomed)
 
 
+def lock_folder(folder: Path) -> AbstractContextManager[None]:
+    """Keep other processes out of a folder; see `lock_file`."""
+    return lock_file(folder / _LOCK)
+
+
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_file(path: Path, *, passing: bool = False) -> Iterator[None]:
     """Keep other processes out; the system lets go when this process ends, however it ends.
+
+    The file stays unless it is `passing`.
 
     Raises:  BlockingIOError, its text the id of the process that is inside.
     """
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -127,10 +149,16 @@ def lock_folder(folder: Path) -> Iterator[None]:
             # Some network folders know no locks; training there must be possible.
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
+        if passing and not _is_at(descriptor, path):
+            raise BlockingIOError("that has just ended")
         with suppress(OSError):  # a full disk; the lock itself holds
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
+        try:
+            yield
+        finally:
+            if passing:
+                path.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
 
@@ -191,6 +219,11 @@ def find_pickle(folder: Path) -> str | None:
     """The name of a file in `folder` whose format can run code when it is read, or None."""
     names = (path.name for path in sorted(folder.iterdir()) if path.suffix in _PICKLED)
     return next(names, None)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file still has this name."""
+    return path.exists() and os.path.samestat(os.fstat(descriptor), path.stat())
 
 
 def _name_old(target: Path) -> Path:

@@ -3,6 +3,8 @@
 The adapter is merged in float32, then the weights are cast to the fastest format of the hardware.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +55,13 @@ class Predictor:
     def __init__(self, run: LoadedRun) -> None:
         self.recipe: Recipe = run.recipe
         self.labels = run.labels
+        # What an answer follows from: the files of the classifier, the encoder, the number format.
+        facts = [
+            run.manifest.files,
+            run.manifest.base.weights_sha256,
+            self.recipe.training.precision,
+        ]
+        self.fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
         self._tokenizer = run.tokenizer
         self._max_length = run.manifest.max_length
         self._device = pick_device()
@@ -73,9 +82,12 @@ class Predictor:
         """Probability of each label for each text, in the order of `labels`."""
         repair = self.recipe.data.repair_entities
         cleaned = [clean_text(text, repair_entities=repair) for text in texts]
-        tokens = tokenize(self._tokenizer, cleaned, self._max_length)
-        logits = compute_logits(self._engine, tokens)
-        return Probabilities(compute_softmax(logits, len(self.labels)), tokens.truncated)
+        # Each distinct text is computed once.
+        places = {text: place for place, text in enumerate(dict.fromkeys(cleaned))}
+        tokens = tokenize(self._tokenizer, list(places), self._max_length)
+        shares = compute_softmax(compute_logits(self._engine, tokens), len(self.labels))
+        chosen = np.array([places[text] for text in cleaned], dtype=np.int64)
+        return Probabilities(shares[chosen], tokens.truncated[chosen])
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """The most probable label of each text, with all probabilities."""

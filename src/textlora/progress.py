@@ -14,6 +14,11 @@ class Reporter:
         self._quiet = quiet
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
 
+    @property
+    def shows_bars(self) -> bool:
+        """Whether somebody looks: a terminal, and not `quiet`."""
+        return not self._quiet and sys.stderr.isatty()
+
     def say(self, message: str) -> None:
         """Show one line; above the bar if there is one."""
         if not self._quiet:
@@ -21,8 +26,7 @@ class Reporter:
 
     def track(self, what: str, total: int | None, done: int = 0) -> "Tracker":
         """A bar with the time that remains; use as a context manager."""
-        visible = not self._quiet and sys.stderr.isatty()
-        return Tracker(self._console if visible else None, what, total, done)
+        return Tracker(self._console if self.shows_bars else None, what, total, done)
 
 
 class Tracker:
