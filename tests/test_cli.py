@@ -426,3 +426,26 @@ def test_predict_needs_a_run_and_a_format(refuse, tiny_run):
     assert "--format" in refuse(3, "predict", tiny_run, "--input", "-", "--output", "-")
     assert "RUN: missing" in refuse(2, "predict")
     assert "--input: missing" in refuse(2, "predict", "--merge")
+
+
+def test_a_stopped_prediction_says_how_it_goes_on(tiny_run, tmp_path):
+    texts = [text for text, _ in make_rows(20_000)]
+    (tmp_path / "in.txt").write_text("\n".join(f"{t} {n}" for n, t in enumerate(texts)))
+    words = ["predict", str(tiny_run), "--input", str(tmp_path / "in.txt"),
+             "--output", str(tmp_path / "out.csv")]  # fmt: skip
+    command = [sys.executable, "-m", "textlora", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        journal = tmp_path / ".out.csv.journal"
+        while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.01)  # another process works; there is nothing to wait on but its file
+        process.terminate()
+        err = process.communicate(timeout=30)[1]
+    assert process.returncode == 143
+    assert err == f"textlora: stopped\ncontinue with: textlora {shlex.join(words)}\n"
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "rows are there; going on" in done.stderr
+    assert len(list(read_rows(tmp_path / "out.csv"))) == 20_000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.csv"]

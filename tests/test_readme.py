@@ -68,6 +68,6 @@ def test_kills_are_those_of_the_committed_results():
     path = ROOT / "benchmarks" / "results" / "kill_training.json"
     found = json.loads(path.read_text())["found"]
     ours, peer = found["textlora"], found["Trainer"]
-    assert f"killed {ours['kills']} times" in README
+    assert f"killed {ours['kills']} times (SIGKILL, {ours['kills while saving']} of" in README
     assert ours["torn checkpoints"] == ours["times steps were lost"] == ours["other bits"] == 0
-    assert f"{peer['failed starts']} of {peer['kills']} kills" in README
+    assert f"after {peer['failed starts']} of {peer['kills']} kills" in README

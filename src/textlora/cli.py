@@ -7,14 +7,16 @@ that needs them, so that `--help` is quick.
 import json
 import os
 import shlex
+import signal
 import sys
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from textlora.errors import SettingsError, TextloraError, UnfinishedError
+from textlora.errors import SettingsError, Terminated, TextloraError, UnfinishedError
 from textlora.progress import Reporter
 from textlora.settings import Recipe, list_recipes, load_recipe
 
@@ -304,6 +306,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in words
     # A tokenizer that was used before a fork warns on stderr; we start no workers.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    previous = signal.signal(signal.SIGTERM, _stop)
     try:
         code = app([word for word in words if word != "--debug"], standalone_mode=False)
     except TextloraError as error:
@@ -320,7 +323,14 @@ def main(arguments: list[str] | None = None) -> None:
         # The reader has gone (`| head`); the interpreter must not complain when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     sys.exit(code)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    """What training does not handle itself: what is staged is cleared away, what is done stays."""
+    raise Terminated("stopped")
 
 
 def _format_command(words: list[str]) -> str:
