@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -51,14 +52,8 @@ class ChunkFile:
         self._journal = target.with_name(f".{target.name}.journal")
         self._open = ExitStack()
         self.chunks: list[Chunk] = []
-
-    @property
-    def counts(self) -> Counter[str]:
-        """Sums over all chunks."""
-        total: Counter[str] = Counter()
-        for chunk in self.chunks:
-            total.update(chunk.counts)
-        return total
+        self.counts: Counter[str] = Counter()  # over all chunks
+        self._numbers: set[int] = set()
 
     def __enter__(self) -> "ChunkFile":
         if self._target.is_dir():
@@ -95,7 +90,7 @@ class ChunkFile:
 
     def is_due(self, number: int) -> bool:
         """Whether a chunk is still to be written."""
-        return all(chunk.number != number for chunk in self.chunks)
+        return number not in self._numbers
 
     def append(self, number: int, output: bytes, rejects: bytes, counts: dict[str, int]) -> None:
         """Add a chunk; it is on disk when this returns."""
@@ -110,7 +105,7 @@ class ChunkFile:
                 f"{self._target}: cannot be written ({error.strerror or error}); free some space "
                 "and run the same command again, it continues"
             ) from None
-        self.chunks.append(chunk)
+        self._note(chunk)
 
     def read_chunks(self) -> Iterator[bytes]:
         """The output of each chunk, oldest first."""
@@ -138,7 +133,8 @@ class ChunkFile:
 
     def _start(self) -> None:
         if self._resume == "auto":
-            self.chunks = self._read_journal()
+            for chunk in self._read_journal():
+                self._note(chunk)
         sizes = [
             sum(chunk.output for chunk in self.chunks), sum(chunk.rejects for chunk in self.chunks)
         ]  # fmt: skip
@@ -151,6 +147,11 @@ class ChunkFile:
         ]
         for stream, size in zip(self._streams, sizes, strict=False):
             stream.truncate(size)
+
+    def _note(self, chunk: Chunk) -> None:
+        self.chunks.append(chunk)
+        self.counts.update(chunk.counts)
+        self._numbers.add(chunk.number)
 
     def _read_journal(self) -> list[Chunk]:
         """The chunks whose bytes are there."""
@@ -181,12 +182,16 @@ class ChunkFile:
                 "use --resume never to start over, or another --output"
             )
         sizes = [path.stat().st_size if path.exists() else 0 for path in self._partials]
-        while found and (
-            sum(chunk.output for chunk in found) > sizes[0]
-            or sum(chunk.rejects for chunk in found) > sizes[1]
-        ):
-            found.pop()
-        return found
+        return [
+            chunk
+            for chunk, output, rejects in zip(
+                found,
+                accumulate(chunk.output for chunk in found),
+                accumulate(chunk.rejects for chunk in found),
+                strict=True,
+            )
+            if output <= sizes[0] and rejects <= sizes[1]
+        ]
 
     def _delete(self) -> None:
         with suppress(OSError):
