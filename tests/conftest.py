@@ -1,6 +1,7 @@
 """Tiny stand-ins built in place: a word tokenizer, two-layer encoders, a labelled data set."""
 
 import csv
+import signal
 import socket
 from pathlib import Path
 
@@ -161,6 +162,14 @@ def data_folder(tmp_path_factory) -> Path:
     write_csv(folder / "train.csv", make_rows(240, seed=1))
     write_csv(folder / "test.csv", make_rows(60, seed=2))
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def usual_signals() -> None:
+    """Signals as in a terminal; started in the background, some are ignored, and so by children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -266,14 +266,17 @@ def test_a_stopped_run_is_saved_and_continues(tiny_bert, data_folder, tmp_path, 
     # What is typed again must not throw away what it is to continue.
     start = [*words, "--resume", "never"] if number == signal.SIGINT else words
     process = subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not list((run / "checkpoints").glob("step-*")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)  # another process works; there is nothing to wait on but its file
-    sent = time.monotonic()
-    process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    try:
+        deadline = time.monotonic() + 60
+        while not list((run / "checkpoints").glob("step-*")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.05)  # another process works; there is nothing to wait on but its file
+        sent = time.monotonic()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert time.monotonic() - sent < 10
     assert (process.returncode, out) == (code, "")
     assert "Traceback" not in err

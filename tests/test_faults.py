@@ -232,6 +232,16 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
+def test_a_disk_that_can_no_longer_be_written(small_disk, origin):
+    run = small_disk / "run"
+    save_checkpoint(run, make_checkpoint(3, best_step=3), origin)
+    old = read_checkpoint(run, origin)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(UnfinishedError, match="Read-only file system.*run the same command again"):
+        save_checkpoint(run, make_checkpoint(6, best_step=6), origin)
+    assert read_checkpoint(run, origin) == old
+
+
 @pytest.mark.parametrize("what", ["checkpoint", "classifier"])
 def test_a_disk_that_is_full_at_any_page(small_disk, what, origin, learners):
     """A ballast file leaves room for one more page each time, until there is enough."""

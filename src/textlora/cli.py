@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from textlora.errors import SettingsError, Terminated, TextloraError, UnfinishedError
+from textlora.errors import SettingsError, TextloraError, UnfinishedError
 from textlora.progress import Reporter
 from textlora.settings import Recipe, list_recipes, load_recipe
 
@@ -315,8 +315,8 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"continue with: {_format_command(words)}", file=sys.stderr)
     except typer.TyperException as error:
         code = _fail(error.format_message(), error.exit_code, debug)
-    except (KeyboardInterrupt, typer.Abort):
-        code = _fail("stopped", 130, debug)
+    except (KeyboardInterrupt, typer.Abort, _Stopped) as error:
+        code = _fail("stopped", 143 if isinstance(error, _Stopped) else 130, debug)
         if words[:1] in (["train"], ["predict"]):
             print(f"continue with: {_format_command(words)}", file=sys.stderr)
     except BrokenPipeError:
@@ -328,9 +328,13 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code)
 
 
+class _Stopped(BaseException):
+    pass
+
+
 def _stop(_number: int, _frame: FrameType | None) -> None:
     """What training does not handle itself: what is staged is cleared away, what is done stays."""
-    raise Terminated("stopped")
+    raise _Stopped
 
 
 def _format_command(words: list[str]) -> str:

@@ -141,7 +141,10 @@ def _map(path: Path, dtype: torch.dtype, shape: tuple[int, int], mode: str) -> T
     """A tensor whose memory is the file."""
     if mode == "w+":
         with path.open("wb") as stream:
-            os.posix_fallocate(stream.fileno(), 0, shape[0] * shape[1] * dtype.itemsize)
+            size_bytes = shape[0] * shape[1] * dtype.itemsize
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(stream.fileno(), 0, size_bytes)
+            stream.truncate(size_bytes)
     size = shape[0] * shape[1]
     stored = torch.from_file(str(path), shared=True, size=size, dtype=_STORED[dtype])
     return stored.view(dtype).view(shape)
