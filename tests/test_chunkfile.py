@@ -14,7 +14,7 @@ KEY = {"model": "m", "input": [["a.csv", 10]]}
 
 
 def open_file(folder, key=KEY, resume="auto"):
-    return ChunkFile(folder / "out.csv", folder / "out.rejects.jsonl", key, resume)
+    return ChunkFile(folder / "out.csv", None, key, resume)
 
 
 def write(folder, numbers, finish=True, **options):
@@ -50,6 +50,14 @@ def test_an_older_file_stays_until_then(tmp_path):
     write(tmp_path, [0, 1])
     assert (tmp_path / "out.csv").read_text() == "chunk 0\nchunk 1\n"
     assert (tmp_path / "out.rejects.jsonl").read_text() == "bad\n"
+
+
+def test_a_file_that_was_named_for_rejects_is_written_at_any_rate(tmp_path):
+    with ChunkFile(tmp_path / "out.csv", tmp_path / "bad.jsonl", {}, "auto") as out:
+        out.append(0, b"a", b"", {})
+        out.finish()
+    assert names(tmp_path) == ["bad.jsonl", "out.csv"]
+    assert (tmp_path / "bad.jsonl").read_bytes() == b""
 
 
 def test_rejects_of_an_older_output_go(tmp_path):
@@ -134,7 +142,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 folder = Path(sys.argv[1])
 try:
-    with ChunkFile(folder / "out.csv", folder / "out.rejects.jsonl", {}, "auto") as out:
+    with ChunkFile(folder / "out.csv", None, {}, "auto") as out:
         for number in range(5):
             out.append(number, b"x" * 300, b"", {})
 except UnfinishedError as error:

@@ -114,6 +114,13 @@ def test_bad_files_are_refused_and_nothing_is_left_behind(predictor, tmp_path):
     assert "no such file" in refuse(predictor, tmp_path / "nowhere.csv", out)
     assert "unknown kind of file '.doc'" in refuse(predictor, good, tmp_path / "out.doc")
     assert "is the input itself" in refuse(predictor, good, good)
+    assert "is the input itself" in refuse(predictor, good, out, rejects=good)
+    assert "is the output itself" in refuse(predictor, good, out, rejects=out)
+    assert len(list(read_rows(good))) == len(TEXTS)
+    (tmp_path / "twice.csv").write_text("text,Label,input_Label\na,b,c\n")
+    assert "'input_Label'; rename" in refuse(
+        predictor, tmp_path / "twice.csv", out, keep_columns=True
+    )
     assert "no column 'body'; it has 'text'" in refuse(predictor, good, out, text_column="body")
     (tmp_path / "empty.csv").write_text("text\n")
     assert "has no rows" in refuse(predictor, tmp_path / "empty.csv", out)
@@ -395,6 +402,8 @@ def test_shards_that_do_not_make_a_whole_are_refused(predictor, tmp_path):
     refuse_shards([one, two, two], r"shards \[1, 2, 2\] of 3")
     refuse_shards([one, two, source], "is no finished shard")
     refuse_shards([one, two, three], "another format", tmp_path / "out.jsonl")
+    with pytest.raises(DataError, match="is one of the shards"):
+        merge_shards([one, two, three], two)
     predict_file(predictor, source, two, shard=(2, 3), chunk_rows=4, min_confidence=0.9)
     refuse_shards([one, two, three], "does not belong to .*min_confidence")
     predict_file(predictor, source, two, shard=(2, 3), chunk_rows=4)

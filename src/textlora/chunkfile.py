@@ -37,7 +37,8 @@ class Chunk:
 class ChunkFile:
     """The output `target` and its rejects; use as a context manager.
 
-    `key` names all that the content follows from. With `resume` "auto" chunks that an earlier
+    Rejects go to OUT.rejects.jsonl, if there are any, or else to the file that is named, at any
+    rate. `key` names all that the content follows from. With `resume` "auto" chunks that an earlier
     process wrote under the same key are kept, and listed in `chunks`.
 
     Raises:  SettingsError if they were written under another key; DataError if the place cannot be
@@ -45,10 +46,17 @@ class ChunkFile:
     """
 
     def __init__(
-        self, target: Path, rejects: Path, key: dict[str, Any], resume: Literal["auto", "never"]
+        self,
+        target: Path,
+        rejects: Path | None,
+        key: dict[str, Any],
+        resume: Literal["auto", "never"],
     ) -> None:
-        self._target, self._rejects, self._key, self._resume = target, rejects, key, resume
-        self._partials = [path.with_name(f".{path.name}.partial") for path in (target, rejects)]
+        self._target, self._key, self._resume = target, key, resume
+        self._rejects, self._are_named = rejects or name_rejects(target), rejects is not None
+        self._partials = [
+            path.with_name(f".{path.name}.partial") for path in (target, self._rejects)
+        ]
         self._journal = target.with_name(f".{target.name}.journal")
         self._open = ExitStack()
         self.chunks: list[Chunk] = []
@@ -120,7 +128,7 @@ class ChunkFile:
         """
         output, rejects = self._partials
         try:
-            if any(chunk.rejects for chunk in self.chunks):
+            if self._are_named or any(chunk.rejects for chunk in self.chunks):
                 move_file(rejects, self._rejects)
             else:
                 self._rejects.unlink(missing_ok=True)  # of an earlier output
@@ -236,10 +244,8 @@ class StreamFile:
 def open_output(
     target: Path, rejects: Path | None, key: dict[str, Any], resume: Literal["auto", "never"]
 ) -> ChunkFile | StreamFile:
-    """The output for a path; `-` is stdout. Rejects go to OUT.rejects.jsonl if not named."""
-    if target == STREAM:
-        return StreamFile(rejects)
-    return ChunkFile(target, rejects or name_rejects(target), key, resume)
+    """The output for a path; `-` is stdout."""
+    return StreamFile(rejects) if target == STREAM else ChunkFile(target, rejects, key, resume)
 
 
 def name_rejects(target: Path) -> Path:

@@ -151,8 +151,12 @@ class _Layout:
         if options.keep_columns:
             names = next((list(item.row.values) for item in first if not item.row.fault), [])
             self._kept = {name: f"input_{name}" if name in own else name for name in names}
-            if clash := set(own) & set(self._kept.values()):
-                raise DataError(f"input: has a column {min(clash)!r}; rename it")
+            if len(set(self._kept.values())) < len(self._kept):
+                clash = next(name for name in self._kept if f"input_{name}" in self._kept)
+                raise DataError(
+                    f"input: has columns {clash!r} and 'input_{clash}'; rename the second, the "
+                    "first is to be called so"
+                )
         self.columns: dict[str, type | None] = dict.fromkeys(self._kept.values()) | own
 
     def format(
@@ -177,11 +181,16 @@ class _Layout:
 
 
 def _check_places(sources: list[Path], target: Path, options: FileOptions) -> None:
-    find_format(target, options.stream_format)  # a mistake in the name is told before the work
+    """Refuse what would only be found after the work, or would overwrite the input."""
+    find_format(target, options.stream_format)
+    places = {"--output": target, "--rejects": options.rejects or target}
     for source in sources:
         find_format(source, options.stream_format)
-        if source.exists() and target.exists() and source.samefile(target):
-            raise DataError(f"{target}: is the input itself; name another --output")
+        for flag, place in places.items():
+            if source.exists() and place.exists() and source.samefile(place):
+                raise DataError(f"{place}: is the input itself; name another {flag}")
+    if options.rejects is not None and options.rejects.resolve() == target.resolve():
+        raise DataError(f"{target}: is the output itself; name another --rejects")
 
 
 def _prepare(out: ChunkFile | StreamFile, encoder: RowEncoder) -> None:

@@ -78,7 +78,7 @@ def merge_shards(paths: list[Path], target: Path) -> Merged:
     found = [_read(path) for path in paths]
     _check(found, target)
     ordered = sorted(found, key=lambda shard: shard.index)
-    staged = target.with_name(f".{target.name}.partial")
+    staged = target.with_name(f".{target.name}.merged")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if find_format(target) == "parquet":
@@ -132,6 +132,8 @@ def _check(shards: list[_Shard], target: Path) -> None:
         raise DataError(
             f"{first.path}: shards {indices} of {first.count} are given; name each of them once"
         )
+    if any(shard.path.resolve() == target.resolve() for shard in shards):
+        raise DataError(f"{target}: is one of the shards; name another --output")
     rows = sum(chunk.counts.get("rows", 0) for shard in shards for chunk in shard.chunks)
     if rows != first.num_rows:
         raise DataError(f"{first.path}: the shards have {rows} rows of {first.num_rows}")
