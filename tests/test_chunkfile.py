@@ -10,7 +10,7 @@ import pytest
 from textlora.chunkfile import ChunkFile, name_rejects
 from textlora.errors import DataError, SettingsError, UnfinishedError
 
-KEY = {"model": "m", "input": [["a.csv", 10]]}
+KEY = {"model": "m", "input": [["a.csv", 10]], "limit": 1}
 
 
 def open_file(folder, key=KEY, resume="auto"):
@@ -89,8 +89,10 @@ def test_what_is_there_is_kept_and_what_is_torn_is_written_again(tmp_path, cut):
 
 def test_another_key_is_refused_with_the_difference(tmp_path):
     write(tmp_path, [0], finish=False)
-    with pytest.raises(SettingsError, match="model was 'm', is 'n'.*--resume never"):
+    with pytest.raises(SettingsError, match="the classifier has changed.*--resume never"):
         write(tmp_path, [0], key={**KEY, "model": "n"})
+    with pytest.raises(SettingsError, match=r"\(limit was 1, is 2\)"):
+        write(tmp_path, [0], key={**KEY, "limit": 2})
     write(tmp_path, [1], key={**KEY, "model": "n"}, resume="never")
     assert (tmp_path / "out.csv").read_text() == "chunk 1\n"
 

@@ -349,9 +349,9 @@ def test_a_changed_input_model_or_setting_is_refused(predictor, tmp_path, monkey
     assert "chunk_rows was 5, is 6" in refuse_settings(chunk_rows=6)
     with monkeypatch.context() as patch:
         patch.setattr(predictor, "fingerprint", "another")
-        assert "model was" in refuse_settings()
+        assert "the classifier has changed" in refuse_settings()
     write_input(source, [*TEXTS, "one more"])
-    assert "input was" in refuse_settings()
+    assert "the input has changed" in refuse_settings()
     assert predict_file(predictor, source, out, chunk_rows=5, resume="never").rows == 21
 
 

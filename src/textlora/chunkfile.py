@@ -24,6 +24,10 @@ from textlora.files import append_bytes, lock_file, move_file, write_atomically
 from textlora.tables import STREAM, find_compression
 
 
+# Parts of a key whose values say nothing to a reader.
+_CHANGES = {"model": "the classifier has changed", "input": "the input has changed"}
+
+
 @dataclass(frozen=True)
 class Chunk:
     """What the journal knows of a chunk: its number, sizes in bytes, and counts such as rows."""
@@ -180,7 +184,7 @@ class ChunkFile:
             return []
         before = key if isinstance(key, dict) else {}
         changed = [
-            f"{name} was {before.get(name)!r}, is {value!r}"
+            _CHANGES.get(name, f"{name} was {before.get(name)!r}, is {value!r}")
             for name, value in self._key.items()
             if before.get(name) != value
         ]
