@@ -23,7 +23,6 @@ from textlora.errors import DataError, SettingsError, UnfinishedError
 from textlora.files import append_bytes, lock_file, move_file, write_atomically
 from textlora.tables import STREAM, find_compression
 
-
 # Parts of a key whose values say nothing to a reader.
 _CHANGES = {"model": "the classifier has changed", "input": "the input has changed"}
 
