@@ -177,4 +177,7 @@ def test_the_key_is_json(tmp_path):
 )  # fmt: skip
 def test_rejects_lie_beside_the_output(tmp_path, name, rejects):
     assert name_rejects(tmp_path / name) == tmp_path / rejects
+
+
+def test_a_write_that_fails_half_way_exits_with_1_as_a_run_that_can_go_on():
     assert UnfinishedError.exit_code == 1

@@ -17,8 +17,8 @@ import torch
 # show the model short texts first.
 _WINDOW_BATCHES = 50
 _CHUNK_TEXTS = 4096
-# oneDNN builds a kernel for each new shape, about a millisecond each, and keeps a thousand of them:
-# few different shapes keep it from building at every step. Measured: docs/experiments.md.
+# oneDNN builds a kernel for each new shape and keeps a limited number of them: few different shapes
+# keep it from building at every step.
 _LENGTH_MULTIPLE = 8  # of texts padded for transformers' own forward method
 _ROW_MULTIPLE = 32  # of all tokens of a batch
 # Of texts padded for attention. At whole multiples of 32 a softmax in bfloat16 gives the same bits

@@ -263,7 +263,10 @@ def _refuse_code(folder: Path) -> None:
         except (OSError, ValueError, RecursionError) as error:
             raise ModelError(f"{path}: damaged ({error}); retrain") from None
         if isinstance(values, dict) and (values.get("auto_map") or values.get("auto_mapping")):
-            raise ModelError(f"{path}: names code to run (auto_map), which textlora never does")
+            raise ModelError(
+                f"{path}: names code to run (auto_map), and textlora writes none; do not trust "
+                "this run, get it again from where it was trained"
+            )
 
 
 def _load_adapter(folder: Path, model: Any, new_parameters: tuple[str, ...]) -> PeftModel:
