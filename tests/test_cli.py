@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pyarrow as pa
@@ -431,24 +432,54 @@ def test_predict_needs_a_run_and_a_format(refuse, tiny_run):
     assert "--input: missing" in refuse(2, "predict", "--merge")
 
 
+def stop_prediction(command, journal, number, stdin=None):
+    """Send a signal once a chunk is written: exit code, stderr."""
+    command = [sys.executable, "-X", "faulthandler", "-m", "textlora", *command]
+    with subprocess.Popen(command, stdin=stdin, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
+                assert time.monotonic() < deadline
+                assert process.poll() is None
+                time.sleep(0.01)  # another process works; there is nothing to wait on but its file
+            process.send_signal(number)
+            process.wait(timeout=30)
+        except BaseException:
+            process.send_signal(signal.SIGABRT)  # says where it hangs
+            raise
+        finally:
+            err = process.stderr.read()
+    return process.returncode, err
+
+
 def test_a_stopped_prediction_says_how_it_goes_on(tiny_run, tmp_path):
     texts = [text for text, _ in make_rows(20_000)]
     (tmp_path / "in.txt").write_text("\n".join(f"{t} {n}" for n, t in enumerate(texts)))
     words = ["predict", str(tiny_run), "--input", str(tmp_path / "in.txt"),
              "--output", str(tmp_path / "out.csv")]  # fmt: skip
-    command = [sys.executable, "-m", "textlora", *words]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 60
-        journal = tmp_path / ".out.csv.journal"
-        while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.01)  # another process works; there is nothing to wait on but its file
-        process.terminate()
-        err = process.communicate(timeout=30)[1]
-    assert process.returncode == 143
+    code, err = stop_prediction(words, tmp_path / ".out.csv.journal", signal.SIGTERM)
+    assert code == 143, err
     assert err == f"textlora: stopped\ncontinue with: textlora {shlex.join(words)}\n"
+    command = [sys.executable, "-m", "textlora", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "rows are there; going on" in done.stderr
     assert len(list(read_rows(tmp_path / "out.csv"))) == 20_000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.csv"]
+
+
+def test_a_prediction_that_waits_for_a_pipe_stops_at_once(tiny_run, tmp_path):
+    reader, writer = os.pipe()
+    lines = "".join(f"{text}\n" for text, _ in make_rows(10_000)).encode()
+    feeder = threading.Thread(target=lambda: os.write(writer, lines))  # a pipe holds 64 KiB
+    feeder.start()
+    words = ["predict", str(tiny_run), "--input", "-", "--format", "txt",
+             "--output", str(tmp_path / "out.csv")]  # fmt: skip
+    try:
+        code, err = stop_prediction(
+            words, tmp_path / ".out.csv.journal", signal.SIGINT, stdin=reader
+        )
+    finally:
+        os.close(reader)
+        os.close(writer)
+        feeder.join()
+    assert (code, err.splitlines()[0]) == (130, "textlora: stopped")

@@ -7,7 +7,7 @@ command after a crash goes on behind the last chunk (see `chunkfile`).
 import itertools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -17,10 +17,11 @@ from textlora import shards
 from textlora.chunkfile import ChunkFile, StreamFile, name_rejects, open_output
 from textlora.errors import DataError
 from textlora.inputs import NO_TEXT, Input, InputRow
+from textlora.interrupts import StopRequest
 from textlora.predictor import Prediction, Predictor
 from textlora.progress import Reporter
 from textlora.rowencoder import RowEncoder
-from textlora.tables import Format, find_format
+from textlora.tables import STREAM, Format, find_format
 
 _COLUMNS: dict[str, type | None] = {"ID": None, "Label": int, "LabelText": str, "Confidence": float}
 
@@ -97,7 +98,7 @@ def predict_files(
     column a label. The target appears when it is whole.
 
     Raises:  DataError if the input cannot be read, has no text column, or on an unwritable output;
-    SettingsError if an unfinished output was begun with other settings.
+    SettingsError if an unfinished output was begun with other settings; Interrupted when stopped.
     """
     options, report = options or FileOptions(), report or Reporter(quiet=True)
     _check_places(sources, target, options)
@@ -114,7 +115,9 @@ def predict_files(
     )
     begin = time.perf_counter()
     key = _describe(predictor, rows, options)
-    with open_output(target, options.rejects, key, options.resume) as out:
+    # A stop is granted between two batches; a pipe that says nothing would never let it come.
+    stop = StopRequest(at_once=STREAM in sources)
+    with stop, open_output(target, options.rejects, key, options.resume) as out:
         resumed = out.counts["rows"]
         _prepare(out, encoder)
         if resumed:
@@ -125,13 +128,14 @@ def predict_files(
                 if not chunk:
                     break
                 if shards.is_mine(number, options.shard) and out.is_due(number):
-                    answers = _answer(predictor, chunk)
+                    answers = _answer(predictor, chunk, stop.check)
                     output = encoder.encode(layout.format(chunk, answers))
                     rejects = "".join(_format_reject(item) for item in chunk if item.fault)
                     counts = _count_rows(chunk, answers, options)
                     out.append(number, output, rejects.encode(), counts)
                     bar.advance(len(chunk), _describe_rate(out, resumed, begin))
                 chunk = rows.read_chunk()
+                stop.check()
         if isinstance(out, ChunkFile):
             _finish(out, encoder, target, rows, options, key)
     return _summarize(out, resumed, time.perf_counter() - begin, target, options)
@@ -202,8 +206,10 @@ def _prepare(out: ChunkFile | StreamFile, encoder: RowEncoder) -> None:
         out.append(shards.HEADER, encoder.encode_header(), b"", {})
 
 
-def _answer(predictor: Predictor, chunk: list[InputRow]) -> list[Prediction | None]:
-    answers = iter(predictor.predict([item.text for item in chunk if not item.fault]))
+def _answer(
+    predictor: Predictor, chunk: list[InputRow], check: Callable[[], None]
+) -> list[Prediction | None]:
+    answers = iter(predictor.predict([item.text for item in chunk if not item.fault], check))
     return [None if item.fault else next(answers) for item in chunk]
 
 

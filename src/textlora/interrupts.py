@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal as a wish that training grants between two steps."""
+"""Ctrl-C, SIGTERM and a closed terminal as a wish that is granted between two steps of work."""
 
 import signal
 import threading
@@ -13,11 +13,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class StopRequest:
     """While active, the first signal to stop is noted; a second one stops at once.
 
+    With `at_once` the first one does, too: for work that waits on somebody else.
+
     Signals that the process was started to ignore (nohup) stay ignored. Outside the main thread
     Python delivers no signals, and this does nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_once: bool = False) -> None:
+        self._at_once = at_once
         self.received: int | None = None
         self._previous: dict[int, Any] = {}
 
@@ -46,6 +49,8 @@ class StopRequest:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.received is None:
             self.received = number
+            if self._at_once:
+                self.check()
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
         else:

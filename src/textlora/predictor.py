@@ -78,20 +78,28 @@ class Predictor:
         """
         return cls(load_run(Path(run)))
 
-    def predict_proba(self, texts: Sequence[str]) -> Probabilities:
-        """Probability of each label for each text, in the order of `labels`."""
+    def predict_proba(
+        self, texts: Sequence[str], check: Callable[[], None] = lambda: None
+    ) -> Probabilities:
+        """Probability of each label for each text, in the order of `labels`.
+
+        `check` is called before each batch; what it raises ends the work.
+        """
         repair = self.recipe.data.repair_entities
         cleaned = [clean_text(text, repair_entities=repair) for text in texts]
         # Each distinct text is computed once.
         places = {text: place for place, text in enumerate(dict.fromkeys(cleaned))}
         tokens = tokenize(self._tokenizer, list(places), self._max_length)
-        shares = compute_softmax(compute_logits(self._engine, tokens), len(self.labels))
+        logits = compute_logits(self._engine, tokens, check=check)
+        shares = compute_softmax(logits, len(self.labels))
         chosen = np.array([places[text] for text in cleaned], dtype=np.int64)
         return Probabilities(shares[chosen], tokens.truncated[chosen])
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+    def predict(
+        self, texts: Sequence[str], check: Callable[[], None] = lambda: None
+    ) -> list[Prediction]:
         """The most probable label of each text, with all probabilities."""
-        found = self.predict_proba(texts)
+        found = self.predict_proba(texts, check)
         predictions = []
         for values, truncated in zip(found.values, found.truncated, strict=True):
             best = int(values.argmax())
