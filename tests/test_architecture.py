@@ -18,6 +18,9 @@ LAYERS = [
     {"batching", "rundir", "inputs"},
     {"checkpoints", "history", "engine", "tokencache"},
     {"prefix"},
+    {"torchbackend"},
+    {"openvinobackend"},
+    {"backends"},
     {"predictor"},
     {"evaluation", "filepredict", "verify", "learner"},
     {"training"},
@@ -39,6 +42,8 @@ FENCES = {
     "rich": {"progress", "console"},
     "pydantic": {"settings"},
     "subprocess": {"verify"},
+    "openvino": {"openvinobackend"},
+    "nncf": {"openvinobackend"},
 }
 # Loading code or data that can run code has no place anywhere.
 FORBIDDEN = {"pickle", "joblib", "dill", "marshal", "shelve"}

@@ -45,6 +45,11 @@ class TokenizedTexts:
         """Tokens of each text, (texts,) int64."""
         return np.diff(self.offsets)
 
+    def take(self, count: int) -> "TokenizedTexts":
+        """The first texts."""
+        offsets = self.offsets[: count + 1]
+        return TokenizedTexts(self.token_ids[: offsets[-1]], offsets, self.truncated[:count])
+
     def select(self, index: int) -> npt.NDArray[np.int32]:
         """Token ids of one text."""
         return self.token_ids[self.offsets[index] : self.offsets[index + 1]]

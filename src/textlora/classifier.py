@@ -105,7 +105,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         target = Path(path)
         if target.exists():
             raise DataError(f"{target}: exists already; name a new folder")
-        shutil.copytree(self.run_, target, ignore=shutil.ignore_patterns("checkpoints", ".lock"))
+        shutil.copytree(
+            self.run_, target, ignore=shutil.ignore_patterns("checkpoints", "backends", ".lock")
+        )
         # A run knows names only: what was a number comes back as one.
         kept = {"dtype": self.classes_.dtype.str, "values": self.classes_.tolist()}
         if self.classes_.dtype.kind in "biuf":

@@ -18,7 +18,7 @@ import typer
 
 from textlora.errors import SettingsError, TextloraError, UnfinishedError
 from textlora.progress import Reporter
-from textlora.settings import Recipe, list_recipes, load_recipe
+from textlora.settings import BackendName, Recipe, list_recipes, load_recipe
 
 if TYPE_CHECKING:
     from textlora.pipeline import TrainedRun
@@ -43,6 +43,10 @@ SetOption = Annotated[
     typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Change one setting; repeatable."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
+BackendOption = Annotated[
+    BackendName,
+    typer.Option(help="What computes; auto is the fastest here that keeps the labels."),
+]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by train.")]
 
 
@@ -149,6 +153,7 @@ def evaluate(
         Path | None, typer.Option(help="Folder for evaluation.json and the pictures.")
     ] = None,
     settings: SetOption = None,
+    backend: BackendOption = "torch",
     as_json: JsonOption = False,
 ) -> None:
     """Measure a classifier on labelled texts (default: the data of its recipe)."""
@@ -157,7 +162,7 @@ def evaluate(
     from textlora.predictor import Predictor
     from textlora.rundir import RECIPE
 
-    predictor = Predictor.load(run)
+    predictor = Predictor.load(run, backend, Reporter(quiet=as_json))
     resolved = _load(str(run / RECIPE), settings, data__source=data)
     if resolved.data.source == predictor.recipe.data.source:
         examples = load_own_split(resolved.data, split)
@@ -216,6 +221,7 @@ def predict(
         typer.Option("--format", help="Of stdin and stdout."),
     ] = None,
     encoding: Annotated[str, typer.Option(help="Of CSV, TSV, JSONL and TXT input.")] = "utf-8",
+    backend: BackendOption = "torch",
     as_json: JsonOption = False,
 ) -> None:
     """Classify every text of files; without --input, a few example texts."""
@@ -228,7 +234,7 @@ def predict(
         raise SettingsError("RUN: missing; name the run folder of a classifier")
     if sources is None and not merge:
         assert run is not None
-        _show_examples(Predictor.load(run), as_json)
+        _show_examples(Predictor.load(run, backend, Reporter(quiet=as_json)), as_json)
         return
     if sources is None:
         raise SettingsError("--input: missing for --merge; name the shards")
@@ -254,7 +260,8 @@ def predict(
         resume=resume,
     )
     assert run is not None
-    summary = predict_files(Predictor.load(run), found, target, options, report)
+    predictor = Predictor.load(run, backend, report)
+    summary = predict_files(predictor, found, target, options, report)
     for message in summary.explain():
         report.say(message)
     _print_written(target, summary.rows, summary, as_json)

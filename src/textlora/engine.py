@@ -7,8 +7,7 @@ the results. Any other encoder, and any adapter that is not plain LoRA, runs thr
 method with a padded batch.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,11 +19,11 @@ from torch.autograd import Function
 
 from textlora.attention import attend
 from textlora.batching import Batch
-from textlora.projection import Projection, is_supported
+from textlora.projection import AnyProjection, PackedProjection, Projection, is_supported
 
 # Tokens of a batch. On a CPU enough to fill its matrix units, little for its caches; a GPU wants
 # several thousand more, so that its kernels take longer than their launch.
-_MAX_TOKENS = {"cpu": 4_096, "cuda": 32_768}
+MAX_TOKENS = {"cpu": 4_096, "cuda": 32_768}
 _FAMILIES = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet"}
 
 
@@ -32,18 +31,27 @@ _FAMILIES = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet"}
 class _Layer:
     """The parts of one encoder layer, by what they do; only their names differ by family."""
 
-    query: Projection
-    key: Projection
-    value: Projection
+    query: AnyProjection
+    key: AnyProjection
+    value: AnyProjection
     shares_dropout: nn.Module
-    output: Projection
+    output: AnyProjection
     output_dropout: nn.Module
     output_norm: nn.Module
-    widened: Projection
+    widened: AnyProjection
     activation: nn.Module
-    narrowed: Projection
+    narrowed: AnyProjection
     narrowed_dropout: nn.Module
     narrowed_norm: nn.Module
+
+    def pack(self, rows: int) -> "_Layer":
+        """The same with packed weights where that is possible."""
+        names = ("query", "key", "value", "output", "widened", "narrowed")
+        changed: dict[str, Any] = {name: getattr(self, name).pack(rows) for name in names}
+        if isinstance(changed["widened"], PackedProjection) and _is_gelu(self.activation):
+            changed["widened"] = self.widened.pack(rows, "gelu")
+            changed["activation"] = nn.Identity()
+        return replace(self, **changed)
 
     def finish(self, mixed: Tensor, hidden: Tensor) -> Tensor:
         """What follows attention. Shapes: mixed, hidden and the result (rows, width)."""
@@ -61,7 +69,7 @@ class Engine:
 
     def __init__(self, model: nn.Module, pad_id: int) -> None:
         self.model = model
-        self.max_tokens = _MAX_TOKENS.get(self.device.type, 4_096)
+        self.max_tokens = MAX_TOKENS.get(self.device.type, 4_096)
         self._pad_id = pad_id
         self._base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         self._encoder: Any = self._base.base_model
@@ -108,6 +116,13 @@ class Engine:
                 return 0 if random else count
             below.append(layer)
         return 0
+
+    def pack_weights(self) -> None:
+        """Lay weights out for oneDNN's kernels and join activations to them, for inference.
+
+        Nothing happens where that gains nothing. Later changes of the weights are not seen.
+        """
+        self._layers = [layer.pack(self.max_tokens) for layer in self._layers]
 
     def compute_prefix(self, batch: Batch) -> Tensor:
         """What the frozen layers make of a batch: (tokens, width)."""
@@ -159,7 +174,7 @@ class Engine:
     ) -> Tensor:
         """The last layer for the first token of each text: (texts, width)."""
         first = hidden[batch.starts]
-        query = layer.query(first).view(len(first), -1, 1, self._head_size)
+        query = layer.query(first).view(-1, self._num_heads, 1, self._head_size)
         key, value = (
             self._split_heads(_spread(part(hidden), batch), batch)
             for part in (layer.key, layer.value)
@@ -171,7 +186,7 @@ class Engine:
     def _split_heads(self, padded: Tensor, batch: Batch) -> Tensor:
         """Shapes: (texts * length, width) to (texts, heads, length, head size)."""
         texts, length = batch.places.shape
-        return padded.view(texts, length, -1, self._head_size).transpose(1, 2)
+        return padded.view(texts, length, self._num_heads, self._head_size).transpose(1, 2)
 
     def _apply_head(self, first: Tensor) -> Tensor:
         rows = first[:, None]
@@ -180,9 +195,12 @@ class Engine:
         return self._base.classifier(rows)
 
     @property
+    def _num_heads(self) -> int:
+        return int(self._base.config.num_attention_heads)
+
+    @property
     def _head_size(self) -> int:
-        config = self._base.config
-        return int(config.hidden_size // config.num_attention_heads)
+        return int(self._base.config.hidden_size // self._num_heads)
 
     @property
     def _scale(self) -> float:
@@ -225,6 +243,11 @@ class Engine:
         return [_take_apart(layer) for layer in self._encoder.encoder.layer]
 
 
+def _is_gelu(activation: nn.Module) -> bool:
+    """Whether it is the exact one, not an approximation."""
+    return getattr(activation, "act", None) is nn.functional.gelu
+
+
 # Every real token has one padded place, so gradients go back by index as well; torch would add them
 # up row by row. What stands for padding is read by no text, and gets no gradient.
 
@@ -258,9 +281,18 @@ class _Gather(Function):
         return gradient.index_select(0, ctx.batch.places.flatten()), None
 
 
-# torch's stubs leave `apply` untyped.
-_spread: Callable[[Tensor, Batch], Tensor] = _Spread.apply
-_gather: Callable[[Tensor, Batch], Tensor] = _Gather.apply
+def _spread(rows: Tensor, batch: Batch) -> Tensor:
+    if torch.is_grad_enabled():
+        spread: Tensor = _Spread.apply(rows, batch)  # type: ignore[no-untyped-call]
+        return spread
+    return rows.index_select(0, batch.places.flatten())  # can be traced
+
+
+def _gather(padded: Tensor, batch: Batch) -> Tensor:
+    if torch.is_grad_enabled():
+        gathered: Tensor = _Gather.apply(padded, batch)  # type: ignore[no-untyped-call]
+        return gathered
+    return padded.index_select(0, batch.order)
 
 
 def _take_apart(layer: Any) -> _Layer:

@@ -169,18 +169,19 @@ class _Layout:
         """A row of the output for each of the chunk."""
         for item, answer in zip(chunk, answers, strict=True):
             values = item.row.values
-            sure = answer is not None and answer.confidence >= self._options.min_confidence
+            share = None if answer is None else _round(answer.confidence)
+            sure = share is not None and share >= self._options.min_confidence
             found: dict[str, Any] = {new: values.get(old) for old, new in self._kept.items()}
             names = (name for name in ("ID", "id", "Id") if name in values)
             found["ID"] = next((values[name] for name in names), item.number)
             found["Label"] = answer.label_id if answer and sure else None
             found["LabelText"] = answer.label if answer and sure else None
-            found["Confidence"] = answer and round(answer.confidence, 6)
+            found["Confidence"] = share
             if self._options.mark_truncated:
                 found["Truncated"] = answer and answer.truncated
             shares = answer.probabilities.values() if answer else [None] * len(self._shares)
-            for name, share in zip(self._shares, shares, strict=False):
-                found[name] = share and round(share, 6)
+            for name, value in zip(self._shares, shares, strict=False):
+                found[name] = value and _round(value)
             yield found
 
 
@@ -213,6 +214,11 @@ def _answer(
     return [None if item.fault else next(answers) for item in chunk]
 
 
+def _round(share: float) -> float:
+    """A share as it is written, and compared: the file must not contradict itself."""
+    return round(share, 6)
+
+
 def _format_reject(item: InputRow) -> str:
     values = {"file": str(item.source), "line": item.row.line, "row": item.number}
     return json.dumps({**values, "reason": item.fault}, ensure_ascii=False) + "\n"
@@ -228,7 +234,7 @@ def _count_rows(
         "empty": empty,
         "unreadable": len(chunk) - len(given) - empty,
         "truncated": sum(answer.truncated for answer in given),
-        "unsure": sum(answer.confidence < options.min_confidence for answer in given),
+        "unsure": sum(_round(answer.confidence) < options.min_confidence for answer in given),
     }
 
 
@@ -237,7 +243,12 @@ def _describe(predictor: Predictor, rows: Input, options: FileOptions) -> dict[s
     free = {"rejects", "resume", "strict"}
     settings = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in free}
     settings["shard"] = list(options.shard)
-    return {"model": predictor.fingerprint, "input": rows.describe(), **settings}
+    return {
+        "model": predictor.fingerprint,
+        "backend": predictor.backend,
+        "input": rows.describe(),
+        **settings,
+    }
 
 
 def _describe_rate(out: ChunkFile | StreamFile, resumed: int, begin: float) -> str:

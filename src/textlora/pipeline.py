@@ -19,10 +19,11 @@ from textlora.evaluation import Evaluation
 from textlora.files import lock_folder
 from textlora.history import StepRecord, read_history
 from textlora.learner import Learner, prepare_learner
-from textlora.predictor import Predictor, compute_logits
+from textlora.predictor import Predictor
 from textlora.progress import Reporter
 from textlora.rundir import FORMAT_VERSION, Manifest, TrainedModel
 from textlora.settings import Recipe
+from textlora.torchbackend import compute_logits
 from textlora.training import Resume
 from textlora.verify import verify_run
 

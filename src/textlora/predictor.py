@@ -3,24 +3,20 @@
 The adapter is merged in float32, then the weights are cast to the fastest format of the hardware.
 """
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from textlora.adapters import cast_frozen, find_wrapped_modules, merge_adapter
-from textlora.batching import TokenizedTexts, make_batch, split_by_tokens, tokenize
+from textlora.backends import open_backend
+from textlora.batching import tokenize
 from textlora.data import clean_text
-from textlora.engine import Engine
-from textlora.prefix import Prefix
+from textlora.progress import Reporter
 from textlora.rundir import LoadedRun, load_run
-from textlora.runtime import pick_device, pick_dtype
-from textlora.settings import Recipe
+from textlora.settings import BackendName, Recipe
+from textlora.torchbackend import Check, go_on
 
 
 @dataclass(frozen=True)
@@ -52,35 +48,29 @@ class Predictor:
     the rounding of the number format.
     """
 
-    def __init__(self, run: LoadedRun) -> None:
+    def __init__(
+        self, run: LoadedRun, backend: BackendName = "torch", report: Reporter | None = None
+    ) -> None:
         self.recipe: Recipe = run.recipe
         self.labels = run.labels
-        # What an answer follows from: the files of the classifier, the encoder, the number format.
-        facts = [
-            run.manifest.files,
-            run.manifest.base.weights_sha256,
-            self.recipe.training.precision,
-        ]
-        self.fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
         self._tokenizer = run.tokenizer
         self._max_length = run.manifest.max_length
-        self._device = pick_device()
-        heads = find_wrapped_modules(run.model)
-        self._model = merge_adapter(run.model)
-        cast_frozen(self._model, heads, pick_dtype(run.recipe.training.precision, self._device))
-        self._engine = Engine(self._model.to(self._device), self._tokenizer.pad_token_id)
+        self._backend = open_backend(run, backend, (report or Reporter(quiet=True)).say)
+        # What an answer follows from: the classifier, and what computes.
+        self.fingerprint, self.backend = run.fingerprint, self._backend.identity
 
     @classmethod
-    def load(cls, run: str | Path) -> "Predictor":
-        """Load the classifier of a run folder.
+    def load(
+        cls, run: str | Path, backend: BackendName = "torch", report: Reporter | None = None
+    ) -> "Predictor":
+        """Load the classifier of a run folder; see `backends` for what computes its answers.
 
-        Raises:  ModelError if the run, or the encoder it needs, is missing or damaged.
+        Raises:  ModelError if the run, or the encoder it needs, is missing or damaged, or the
+        backend cannot be had.
         """
-        return cls(load_run(Path(run)))
+        return cls(load_run(Path(run)), backend, report)
 
-    def predict_proba(
-        self, texts: Sequence[str], check: Callable[[], None] = lambda: None
-    ) -> Probabilities:
+    def predict_proba(self, texts: Sequence[str], check: Check = go_on) -> Probabilities:
         """Probability of each label for each text, in the order of `labels`.
 
         `check` is called before each batch; what it raises ends the work.
@@ -90,14 +80,12 @@ class Predictor:
         # Each distinct text is computed once.
         places = {text: place for place, text in enumerate(dict.fromkeys(cleaned))}
         tokens = tokenize(self._tokenizer, list(places), self._max_length)
-        logits = compute_logits(self._engine, tokens, check=check)
+        logits = self._backend.compute_logits(tokens, check)
         shares = compute_softmax(logits, len(self.labels))
         chosen = np.array([places[text] for text in cleaned], dtype=np.int64)
         return Probabilities(shares[chosen], tokens.truncated[chosen])
 
-    def predict(
-        self, texts: Sequence[str], check: Callable[[], None] = lambda: None
-    ) -> list[Prediction]:
+    def predict(self, texts: Sequence[str], check: Check = go_on) -> list[Prediction]:
         """The most probable label of each text, with all probabilities."""
         found = self.predict_proba(texts, check)
         predictions = []
@@ -109,35 +97,6 @@ class Predictor:
                 Prediction(label, best, probabilities[label], probabilities, bool(truncated))
             )
         return predictions
-
-
-def compute_logits(
-    engine: Engine,
-    tokens: TokenizedTexts,
-    prefix: Prefix | None = None,
-    check: Callable[[], None] = lambda: None,
-) -> npt.NDArray[np.float32]:
-    """Run a model in evaluation mode over tokenized texts, in batches of similar length.
-
-    `prefix` has the rows of frozen layers for these tokens; `check` is called before each batch.
-
-    Shapes:  returns (texts, labels) float32, in the order of `tokens`.
-    """
-    engine.model.eval()
-    lengths = tokens.lengths
-    results: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
-    with torch.inference_mode():
-        for group in split_by_tokens(lengths, np.arange(len(tokens)), engine.max_tokens):
-            check()
-            batch = make_batch(tokens, group).to(engine.device)
-            rows = None if prefix is None else prefix.read(group, batch)
-            results.append((group, engine(batch, rows).float().cpu().numpy()))
-    if not results:
-        return np.zeros((0, 0), np.float32)
-    logits = np.empty((len(tokens), results[0][1].shape[1]), np.float32)
-    for group, values in results:
-        logits[group] = values
-    return logits
 
 
 def compute_softmax(logits: npt.NDArray[np.float32], num_labels: int) -> npt.NDArray[np.float32]:

@@ -4,6 +4,7 @@
           adapter/         PEFT format, tokenizer, model card
           history.jsonl    a StepRecord a line          evaluation.json  the figures
           visualizations/  pictures                     checkpoints/     see `checkpoints`
+          backends/        see `backends`
           manifest.json    what the classifier needs and the SHA-256 of its files, written last
 
 A folder without manifest.json holds no finished classifier. A new classifier is written whole
@@ -11,6 +12,7 @@ beside the older one and then moved to its place, so that a crash leaves the one
 safetensors and JSON are written and read.
 """
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable
@@ -45,6 +47,7 @@ FORMAT_VERSION = 1
 VERSION = version("textlora")
 RECIPE, LABELS, ADAPTER, HISTORY = "recipe.toml", "labels.json", "adapter", "history.jsonl"
 EVALUATION, VISUALIZATIONS, CHECKPOINTS = "evaluation.json", "visualizations", "checkpoints"
+BACKENDS = "backends"
 _WEIGHTS = "adapter_model.safetensors"
 _NEXT = ".next"  # a whole classifier that is being moved to its place
 
@@ -94,6 +97,16 @@ class LoadedRun:
     manifest: Manifest
     model: PeftModel
     tokenizer: Any
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the answers follow from: classifier, encoder, number format."""
+        facts = [
+            self.manifest.files,
+            self.manifest.base.weights_sha256,
+            self.recipe.training.precision,
+        ]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def save_classifier(

@@ -19,6 +19,7 @@ from textlora.schedules import Shape
 
 Matrix = Literal["query", "key", "value", "output", "ffn", "ffn_in", "ffn_out"]
 Metric = Literal["accuracy", "f1_weighted", "f1_macro", "loss"]
+BackendName = Literal["torch", "openvino", "openvino-int8", "auto"]
 Precision = Literal["auto", "fp32", "bf16"]
 
 

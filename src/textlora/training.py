@@ -28,12 +28,13 @@ from textlora.history import History, StepRecord, ValidationRecord
 from textlora.interrupts import StopRequest
 from textlora.learner import Learner, read_optimizer, write_optimizer
 from textlora.metrics import compute_scores
-from textlora.predictor import compute_logits, compute_softmax
+from textlora.predictor import compute_softmax
 from textlora.prefix import Prefix, open_prefix
 from textlora.progress import Reporter
 from textlora.runtime import set_seed
 from textlora.schedules import compute_dropout, compute_learning_rate
 from textlora.settings import Recipe
+from textlora.torchbackend import compute_logits
 
 Resume = Literal["auto", "never"]
 _RECORDS_PER_EPOCH = 20  # lines of history between two evaluations, for the learning curves

@@ -17,9 +17,9 @@ from textlora.adapters import cast_frozen, find_wrapped_modules
 from textlora.batching import tokenize
 from textlora.engine import Engine
 from textlora.errors import ModelError, TextloraError
-from textlora.predictor import compute_logits
 from textlora.rundir import load_run
 from textlora.runtime import pick_device, pick_dtype
+from textlora.torchbackend import compute_logits
 
 # The same weights, number format and batches give the same bits; one rounded weight gives 1e-3.
 _TOLERANCE = 1e-5

@@ -1,0 +1,132 @@
+"""Which int8 keeps the labels: smoothing and the products left as they are, on validation texts.
+
+    python benchmarks/int8_variants.py --data AG_NEWS_FOLDER [--model ENCODER] [--rows 4000]
+
+Half of the rows train a classifier, 300 of the others calibrate, the rest is labelled by each
+variant and by the float32 graph. Writes benchmarks/results/int8_variants.json.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from textlora import openvinobackend
+from textlora.adapters import merge_adapter
+from textlora.batching import TokenizedTexts, make_batch, split_by_tokens, tokenize
+from textlora.data import load_labelled_texts
+from textlora.openvinobackend import OpenVinoBackend, list_products
+from textlora.pipeline import fit_run
+from textlora.progress import Reporter
+from textlora.rundir import load_run
+from textlora.runtime import describe_environment
+from textlora.settings import load_recipe
+
+OUT = Path(__file__).parent / "results" / "int8_variants.json"
+# Name: smoothing (None: NNCF's own choice), what stays out of int8.
+VARIANTS: dict[str, tuple[float | None, str]] = {
+    "all products, NNCF's smoothing": (None, ""),
+    "all products, smoothing 0.5": (0.5, ""),
+    "all products, smoothing 0.8": (0.8, ""),
+    "linear layers, NNCF's smoothing": (None, "attention"),
+    "linear layers, smoothing 0.7": (0.7, "attention"),
+    "linear layers, smoothing 0.8": (0.8, "attention"),
+    "linear layers, smoothing 0.9": (0.9, "attention"),
+    "linear layers that do not narrow, NNCF's smoothing": (None, "attention, narrowing"),
+    "linear layers that do not narrow, smoothing 0.8": (0.8, "attention, narrowing"),
+}
+
+
+def main() -> None:
+    """Train, convert, try each variant."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--model", default="embedded:minilm")
+    parser.add_argument("--rows", type=int, default=4_000)
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    changes = ["training.epochs=1", f"data.max_train_rows={options.rows}",
+               "data.validation_share=0.5"]  # fmt: skip
+    recipe = load_recipe(
+        "quickstart", changes, data__source=options.data, model__name=options.model
+    )
+    texts = load_labelled_texts(recipe.data)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        fit_run(recipe, texts, run, resume="never", report=Reporter(quiet=True))
+        loaded = load_run(run)
+    pad_id, length = loaded.tokenizer.pad_token_id, loaded.manifest.max_length
+    model = merge_adapter(loaded.model)
+    graph = openvinobackend.convert(model, pad_id, length, len(loaded.tokenizer))
+    validation = texts.validation.texts
+    calibration = tokenize(loaded.tokenizer, validation[:300], length)
+    probe = tokenize(loaded.tokenizer, validation[300:], length)
+    exact = OpenVinoBackend(graph, torch.float32, pad_id).compute_logits(probe)
+    found = {"bf16": measure(graph, pad_id, probe, exact)}
+    for name, (smoothing, left) in VARIANTS.items():
+        quantized = quantize(graph.clone(), calibration, pad_id, smoothing, left)
+        found[name] = measure(quantized, pad_id, probe, exact)
+        print(name, found[name], flush=True)
+    result = {
+        "command": f"python benchmarks/int8_variants.py --data <ag_news> --rows {options.rows}",
+        "model": Path(options.model).name,
+        "probe_texts": len(probe),
+        "variants": found,
+        "environment": asdict(describe_environment()),
+    }
+    options.out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+
+
+def quantize(
+    graph: Any, texts: TokenizedTexts, pad_id: int, smoothing: float | None, left: str
+) -> Any:
+    """As the backend does, with other choices."""
+    nncf = openvinobackend.import_nncf()
+    names = [
+        name
+        for name, shape in list_products(graph)
+        if (shape is None and "attention" in left)
+        or (shape is not None and shape[0] < shape[1] and "narrowing" in left)
+    ]
+    groups = split_by_tokens(texts.lengths, np.arange(len(texts)), 1_024)
+    batches = [
+        openvinobackend._list_arrays(make_batch(texts, group), pad_id, packed=True)
+        for group in groups
+    ]
+    alphas = None
+    if smoothing is not None:
+        alphas = nncf.AdvancedSmoothQuantParameters(matmul=smoothing)
+    return nncf.quantize(
+        graph,
+        nncf.Dataset(batches),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(batches),
+        ignored_scope=nncf.IgnoredScope(names=names) if names else None,
+        advanced_parameters=alphas
+        and nncf.AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
+    )
+
+
+def measure(graph: Any, pad_id: int, probe: TokenizedTexts, exact: Any) -> dict[str, float]:
+    """Flips, distance of the logits, and texts a second (median of three)."""
+    backend = OpenVinoBackend(graph, torch.bfloat16, pad_id)
+    seconds = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        logits = backend.compute_logits(probe)
+        seconds.append(time.perf_counter() - begin)
+    return {
+        "flips": float((logits.argmax(axis=1) != exact.argmax(axis=1)).mean()),
+        "rms_of_logits": float(np.sqrt(((logits - exact) ** 2).mean())),
+        "texts_per_s": len(probe) / sorted(seconds)[1],
+    }
+
+
+if __name__ == "__main__":
+    main()
