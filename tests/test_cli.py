@@ -443,7 +443,7 @@ def stop_prediction(command, journal, number, stdin=None):
                 assert process.poll() is None
                 time.sleep(0.01)  # another process works; there is nothing to wait on but its file
             process.send_signal(number)
-            process.wait(timeout=30)
+            process.wait(timeout=120)
         except BaseException:
             process.send_signal(signal.SIGABRT)  # says where it hangs
             raise

@@ -99,6 +99,11 @@ class ChunkFile:
         if not self.chunks:  # nothing to go on from
             self._delete()
 
+    @property
+    def numbers(self) -> frozenset[int]:
+        """Of the chunks that are there."""
+        return frozenset(self._numbers)
+
     def is_due(self, number: int) -> bool:
         """Whether a chunk is still to be written."""
         return number not in self._numbers
@@ -230,6 +235,11 @@ class StreamFile:
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
+
+    @property
+    def numbers(self) -> frozenset[int]:
+        """Of the chunks that are there; here none."""
+        return frozenset()
 
     def is_due(self, number: int) -> bool:
         """Whether a chunk is still to be written; here all are."""

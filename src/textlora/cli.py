@@ -222,6 +222,12 @@ def predict(
     ] = None,
     encoding: Annotated[str, typer.Option(help="Of CSV, TSV, JSONL and TXT input.")] = "utf-8",
     backend: BackendOption = "torch",
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="ray: the same on a Ray cluster.")
+    ] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(help="Of a running cluster; else one is started here.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classify every text of files; without --input, a few example texts."""
@@ -260,8 +266,13 @@ def predict(
         resume=resume,
     )
     assert run is not None
+    workers = None
+    if engine == "ray":
+        from textlora.rayengine import RayEngine
+
+        workers = RayEngine(run, backend, ray_address)
     predictor = Predictor.load(run, backend, report)
-    summary = predict_files(predictor, found, target, options, report)
+    summary = predict_files(predictor, found, target, options, report, workers)
     for message in summary.explain():
         report.say(message)
     _print_written(target, summary.rows, summary, as_json)

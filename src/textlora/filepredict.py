@@ -7,7 +7,8 @@ command after a crash goes on behind the last chunk (see `chunkfile`).
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -15,10 +16,10 @@ from typing import Any, Literal
 
 from textlora import shards
 from textlora.chunkfile import ChunkFile, StreamFile, name_rejects, open_output
-from textlora.errors import DataError
+from textlora.errors import DataError, UnfinishedError
 from textlora.inputs import NO_TEXT, Input, InputRow
 from textlora.interrupts import StopRequest
-from textlora.predictor import Prediction, Predictor
+from textlora.predictor import Prediction, Predictor, Probabilities
 from textlora.progress import Reporter
 from textlora.rowencoder import RowEncoder
 from textlora.tables import STREAM, Format, find_format
@@ -84,28 +85,39 @@ class FileSummary:
         return [note for note, count in notes.items() if count]
 
 
+# Sources, options, numbers of the chunks that are there: to numbers and answers of the others.
+Engine = Callable[[list[Path], FileOptions, frozenset[int]], Generator[tuple[int, Probabilities]]]
+
+
+def open_input(sources: list[Path], options: FileOptions) -> Input:
+    """The rows of the sources, in chunks."""
+    return Input(
+        sources, options.encoding, text_column=options.text_column,
+        stream_format=options.stream_format, strict=options.strict, chunk_rows=options.chunk_rows,
+    )  # fmt: skip
+
+
 def predict_files(
     predictor: Predictor,
     sources: list[Path],
     target: Path,
     options: FileOptions | None = None,
     report: Reporter | None = None,
+    engine: Engine | None = None,
 ) -> FileSummary:
     """Classify every row of `sources` into `target`; the formats follow from the names.
 
     Columns written: those of the input if kept, ID (the input's own, else the row number from 0),
     Label (its number), LabelText, Confidence, Truncated if marked, and with `probabilities` one
-    column a label. The target appears when it is whole.
+    column a label. The target appears when it is whole. With an `engine` such as `RayEngine` the
+    answers come from there, and are written here.
 
     Raises:  DataError if the input cannot be read, has no text column, or on an unwritable output;
     SettingsError if an unfinished output was begun with other settings; Interrupted when stopped.
     """
     options, report = options or FileOptions(), report or Reporter(quiet=True)
     _check_places(sources, target, options)
-    rows = Input(
-        sources, options.encoding, text_column=options.text_column,
-        stream_format=options.stream_format, strict=options.strict, chunk_rows=options.chunk_rows,
-    )  # fmt: skip
+    rows = open_input(sources, options)
     chunk = rows.read_chunk()
     if not chunk:
         raise DataError(f"{sources[0]}: has no rows; give a file with texts")
@@ -117,18 +129,24 @@ def predict_files(
     key = _describe(predictor, rows, options)
     # A stop is granted between two batches; a pipe that says nothing would never let it come.
     stop = StopRequest(at_once=STREAM in sources)
-    with stop, open_output(target, options.rejects, key, options.resume) as out:
+    with (
+        stop,
+        open_output(target, options.rejects, key, options.resume) as out,
+        _Answers(predictor, stop.check) as answerer,
+    ):
         resumed = out.counts["rows"]
         _prepare(out, encoder)
         if resumed:
             report.say(f"{target}: {resumed:,} rows are there; going on")
+        if engine is not None:
+            answerer.follow(engine(sources, options, out.numbers))
         total = rows.count() if report.shows_bars else None
         with report.track("predicting", total, resumed) as bar:
             for number in itertools.count():
                 if not chunk:
                     break
                 if shards.is_mine(number, options.shard) and out.is_due(number):
-                    answers = _answer(predictor, chunk, stop.check)
+                    answers = answerer.answer(number, chunk)
                     output = encoder.encode(layout.format(chunk, answers))
                     rejects = "".join(_format_reject(item) for item in chunk if item.fault)
                     counts = _count_rows(chunk, answers, options)
@@ -185,6 +203,41 @@ class _Layout:
             yield found
 
 
+class _Answers:
+    """Answers of chunks: from the predictor, or from an engine that is followed."""
+
+    def __init__(self, predictor: Predictor, check: Callable[[], None]) -> None:
+        self._predictor, self._check = predictor, check
+        self._stream: Iterator[tuple[int, Probabilities]] | None = None
+        self._open = ExitStack()
+
+    def __enter__(self) -> "_Answers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def follow(self, stream: Generator[tuple[int, Probabilities]]) -> None:
+        """Take the answers from there."""
+        self._stream = self._open.enter_context(closing(stream))
+
+    def answer(self, number: int, chunk: list[InputRow]) -> list[Prediction | None]:
+        """The answer of each row that has a text."""
+        texts = [item.text for item in chunk if not item.fault]
+        if self._stream is None:
+            found = self._predictor.predict(texts, self._check)
+        else:
+            came, shares = next(self._stream, (None, None))
+            if shares is None or came != number or len(shares.truncated) != len(texts):
+                raise UnfinishedError(
+                    f"chunk {number}: the workers answered another one (they read other files "
+                    "than this process?); run the same command again"
+                )
+            found = self._predictor.name_answers(shares)
+        answers = iter(found)
+        return [None if item.fault else next(answers) for item in chunk]
+
+
 def _check_places(sources: list[Path], target: Path, options: FileOptions) -> None:
     """Refuse what would only be found after the work, or would overwrite the input."""
     find_format(target, options.stream_format)
@@ -205,13 +258,6 @@ def _prepare(out: ChunkFile | StreamFile, encoder: RowEncoder) -> None:
             encoder.adopt(content)
     else:
         out.append(shards.HEADER, encoder.encode_header(), b"", {})
-
-
-def _answer(
-    predictor: Predictor, chunk: list[InputRow], check: Callable[[], None]
-) -> list[Prediction | None]:
-    answers = iter(predictor.predict([item.text for item in chunk if not item.fault], check))
-    return [None if item.fault else next(answers) for item in chunk]
 
 
 def _round(share: float) -> float:

@@ -87,7 +87,10 @@ class Predictor:
 
     def predict(self, texts: Sequence[str], check: Check = go_on) -> list[Prediction]:
         """The most probable label of each text, with all probabilities."""
-        found = self.predict_proba(texts, check)
+        return self.name_answers(self.predict_proba(texts, check))
+
+    def name_answers(self, found: Probabilities) -> list[Prediction]:
+        """Probabilities as predictions."""
         predictions = []
         for values, truncated in zip(found.values, found.truncated, strict=True):
             best = int(values.argmax())

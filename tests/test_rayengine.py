@@ -1,0 +1,139 @@
+"""The same files on a local Ray cluster: the same bytes, also when a worker is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import make_rows
+
+from textlora.errors import DataError, Interrupted, SettingsError
+from textlora.filepredict import FileOptions, predict_files
+from textlora.predictor import Predictor
+
+pytest.importorskip("ray", reason="needs the extra ray")
+from textlora.rayengine import RayEngine
+
+# Ray leaves sockets and processes to the interpreter's end.
+pytestmark = pytest.mark.filterwarnings("ignore")
+CHUNK = 100
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Skips where Ray itself cannot run, as in a sandbox without shared memory."""
+    words = "import ray; ray.init(include_dashboard=False, _node_ip_address='127.0.0.1')"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", words], capture_output=True, text=True, check=False, timeout=120
+        )
+    except subprocess.TimeoutExpired:
+        pytest.skip("Ray does not start on this machine within two minutes")
+    if done.returncode:
+        pytest.skip(f"Ray does not start on this machine: {done.stderr.strip()[-200:]}")
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_run):
+    return Predictor.load(tiny_run)
+
+
+@pytest.fixture
+def source(tmp_path):
+    rows = [f'"{text} {number}",{number}' for number, (text, _) in enumerate(make_rows(1_500))]
+    rows[120] = '"",120'  # no text
+    rows[130] = '"goal",130,left over'  # cannot be read
+    path = tmp_path / "in.csv"
+    path.write_text("\n".join(["text,note", *rows]) + "\n")
+    return path
+
+
+def find_workers():
+    """Process ids of the workers that hold a classifier."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            words = (folder / "cmdline").read_bytes() if folder.name.isdigit() else b""
+        except OSError:
+            continue  # it has just ended
+        if words.startswith(b"ray::") and b"_Worker" in words:
+            found.append(int(folder.name))
+    return found
+
+
+def predict(predictor, source, target, engine=None, **options):
+    settings = FileOptions(chunk_rows=CHUNK, keep_columns=True, **options)
+    return predict_files(predictor, [source], target, settings, engine=engine)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_killed_worker_loses_nothing_and_doubles_nothing(predictor, tiny_run, source, tmp_path):
+    local, far = tmp_path / "local.csv", tmp_path / "far.csv"
+    expected = predict(predictor, source, local)
+    engine, killed = RayEngine(tiny_run, "torch", None), []
+
+    def kill_after_the_second(*arguments):
+        for count, answer in enumerate(engine(*arguments)):
+            if count == 2:
+                for process in find_workers():
+                    os.kill(process, signal.SIGKILL)
+                    killed.append(process)
+            yield answer
+
+    found = predict(predictor, source, far, kill_after_the_second)
+    assert killed
+    assert far.read_bytes() == local.read_bytes()
+    rejects = (tmp_path / name for name in ("local.rejects.jsonl", "far.rejects.jsonl"))
+    assert len({path.read_bytes() for path in rejects}) == 1
+    assert (found.rows, found.empty, found.unreadable) == (1_500, 1, 1)
+    assert found.truncated == expected.truncated
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_was_begun_there_is_continued_here(predictor, tiny_run, source, tmp_path):
+    whole, target = tmp_path / "whole.csv", tmp_path / "out.csv"
+    predict(predictor, source, whole, shard=(2, 2))
+
+    def stop_at_the_third(*arguments):
+        for count, answer in enumerate(RayEngine(tiny_run, "torch", None)(*arguments)):
+            if count == 3:
+                raise Interrupted("stopped")
+            yield answer
+
+    with pytest.raises(Interrupted):
+        predict(predictor, source, target, stop_at_the_third, shard=(2, 2))
+    found = predict(predictor, source, target, shard=(2, 2))
+    assert found.resumed == 3 * CHUNK
+    assert target.read_bytes() == whole.read_bytes()
+
+
+def test_stdin_cannot_be_read_elsewhere(predictor, tiny_run):
+    with pytest.raises(SettingsError, match="cannot be read by --engine ray; name a file"):
+        next(RayEngine(tiny_run, "torch", None)([Path("-")], FileOptions(), frozenset()))
+
+
+def test_an_address_without_a_cluster_is_told(tiny_run, source, tmp_path):
+    engine = RayEngine(tiny_run, "torch", "127.0.0.1:1")
+    with pytest.raises(SettingsError, match="no cluster at 127.0.0.1:1"):
+        next(engine([source], FileOptions(), frozenset()))
+
+
+def test_a_missing_file_is_told_before_a_cluster_is_started(predictor, tiny_run, tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        predict(
+            predictor, tmp_path / "no.csv", tmp_path / "out.csv", RayEngine(tiny_run, "torch", None)
+        )
+
+
+def test_without_the_extra_the_message_says_how_to_get_it(tiny_run, source, tmp_path):
+    words = ["predict", str(tiny_run), "--input", str(source), "--output", str(tmp_path / "o.csv")]
+    code = (
+        "import sys; sys.modules['ray'] = None\n"
+        "from textlora.cli import main\n"
+        f"main({[*words, '--engine', 'ray']!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("textlora: --engine: Ray is not installed; run pip install")
