@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,34 @@ def test_kills_are_those_of_the_committed_results():
     assert f"killed {ours['kills']} times (SIGKILL, {ours['kills while saving']} of" in README
     assert ours["torn checkpoints"] == ours["times steps were lost"] == ours["other bits"] == 0
     assert f"after {peer['failed starts']} of {peer['kills']} kills" in README
+
+
+def test_prediction_speeds_are_those_of_the_committed_results():
+    cases = json.loads((ROOT / "benchmarks" / "results" / "predict_vs_peers.json").read_text())
+    rows = {
+        "textlora `--backend openvino-int8`": "openvino-int8",
+        "textlora `--backend openvino`": "openvino",
+        "textlora (torch)": "torch",
+        "OpenVINO int8 by hand": "OpenVINO int8 (NNCF), sorted, batches of 32",
+        "OpenVINO bf16 by hand": "OpenVINO bf16, sorted, batches of 4,096 tokens",
+        "ONNX Runtime dynamic int8": "ONNX Runtime dynamic int8, sorted, batches of 32",
+        "ONNX Runtime float32": "ONNX Runtime fp32, sorted, batches of 32",
+        "PEFT, not merged, bf16": "PEFT not merged, sorted, batches of 32, bf16",
+        "`pipeline`, bf16": "pipeline, sorted, batches of 32, bf16",
+        "`pipeline`, float32": "pipeline, sorted, batches of 32, fp32",
+        "`pipeline` as documented": "pipeline as documented",
+    }
+    for start, contender in rows.items():
+        names = ("minilm", "mpnet-base", "roberta-base")
+        speeds = [cases[name]["contenders"][contender]["texts_per_s"] for name in names]
+        line = next(line for line in README.splitlines() if line.startswith(f"| {start}"))
+        assert line.endswith("".join(f" {speed:.1f} |" for speed in speeds)), start
+
+
+def test_the_plan_for_a_billion_texts_is_computed_from_the_committed_results():
+    command = [sys.executable, ROOT / "benchmarks" / "scale.py", "--plan"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    document = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    assert len(lines) > 10
+    for line in lines:
+        assert line in document

@@ -11,8 +11,10 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from textlora.tables import STREAM
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report its use over the network
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of a change
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its log goes to stderr, among ours
 try:
     import ray
     from ray.data import DataContext, Datasource, ReadTask, read_datasource
@@ -85,9 +88,11 @@ class RayEngine:
         try:
             if self._address:
                 _check_reachable(self._address)
-                ray.init(self._address, **quiet)
-            else:
-                ray.init(include_dashboard=False, _node_ip_address=_LOCALHOST, **quiet)
+            with _muted():  # it logs that it logs less
+                if self._address:
+                    ray.init(self._address, **quiet)
+                else:
+                    ray.init(include_dashboard=False, _node_ip_address=_LOCALHOST, **quiet)
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0][:200]
             raise SettingsError(
@@ -123,6 +128,20 @@ class RayEngine:
             num_gpus=1 if gpus else None,
         )
         yield from answered.iter_batches(batch_size=1, batch_format="pyarrow")
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Nothing on stderr, not from libraries in C++ either."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _check_reachable(address: str) -> None:
