@@ -187,7 +187,8 @@ def test_auto_takes_the_fastest_and_remembers(run):
     chosen = Predictor.load(run, "auto", first).backend
     found = json.loads((run / "backends" / "auto.json").read_text())
     assert found["chosen"] == max(found["rates"], key=found["rates"].get)
-    assert chosen.startswith(found["chosen"])
+    assert chosen.startswith(found["chosen"] + " ")
+    assert Predictor.load(run, "auto").backend_name == found["chosen"]
     assert Predictor.load(run, "auto", second).backend == chosen
     assert second == []
 

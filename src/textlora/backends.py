@@ -88,6 +88,7 @@ class _Maker:
         self._model = merge_adapter(run.model)
         self._graph: Any = None  # in float32
         self._torch: TorchBackend | None = None
+        self._opened: dict[str, OpenVinoBackend] = {}
         self._parts: tuple[TokenizedTexts, TokenizedTexts] | None = None
 
     def make_torch(self) -> TorchBackend:
@@ -134,6 +135,8 @@ class _Maker:
 
     def open(self, name: str) -> Backend:
         """An OpenVINO backend, from the run folder or made now."""
+        if name in self._opened:
+            return self._opened[name]
         int8 = name == "openvino-int8"
         key = self._describe(name, int8=int8)
         folder = self._folder / name
@@ -149,7 +152,8 @@ class _Maker:
                 f"allowed are {MAX_FLIPS:.1%}; use --backend openvino"
             )
         packages = ", ".join(f"{package} {number}" for package, number in key["packages"].items())
-        return self._compile(graph, f"{name} {key['dtype']} ({packages})")
+        self._opened[name] = self._compile(graph, f"{name} {key['dtype']} ({packages})")
+        return self._opened[name]
 
     def _make(self, folder: Path, key: dict[str, Any], *, int8: bool) -> tuple[Any, Probe | None]:
         """Convert, and keep what was converted if the run folder can be written."""

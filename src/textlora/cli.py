@@ -266,12 +266,11 @@ def predict(
         resume=resume,
     )
     assert run is not None
-    workers = None
     if engine == "ray":
         from textlora.rayengine import RayEngine
-
-        workers = RayEngine(run, backend, ray_address)
     predictor = Predictor.load(run, backend, report)
+    # What `auto` has chosen here, all workers take.
+    workers = RayEngine(run, predictor.backend_name, ray_address) if engine == "ray" else None
     summary = predict_files(predictor, found, target, options, report, workers)
     for message in summary.explain():
         report.say(message)

@@ -6,6 +6,7 @@ The adapter is merged in float32, then the weights are cast to the fastest forma
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +59,11 @@ class Predictor:
         self._backend = open_backend(run, backend, (report or Reporter(quiet=True)).say)
         # What an answer follows from: the classifier, and what computes.
         self.fingerprint, self.backend = run.fingerprint, self._backend.identity
+
+    @property
+    def backend_name(self) -> BackendName:
+        """What computes, `auto` resolved."""
+        return cast("BackendName", self.backend.partition(" ")[0])
 
     @classmethod
     def load(
