@@ -24,10 +24,16 @@ CHUNK = 100
 @pytest.fixture(scope="module")
 def cluster():
     """Skips where Ray itself cannot run, as in a sandbox without shared memory."""
-    words = "import ray; ray.init(include_dashboard=False, _node_ip_address='127.0.0.1')"
+    words = "import ray; ray.init(include_dashboard=False)"
+    environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # loopback only
     try:
         done = subprocess.run(
-            [sys.executable, "-c", words], capture_output=True, text=True, check=False, timeout=120
+            [sys.executable, "-c", words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            env=environment,
         )
     except subprocess.TimeoutExpired:
         pytest.skip("Ray does not start on this machine within two minutes")
@@ -63,6 +69,16 @@ def find_workers():
     return found
 
 
+def find_listeners():
+    """Addresses and ports that are listened on, as the kernel writes them."""
+    lines = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+    ]
+    return {fields[1] for fields in lines if fields[3] == "0A"}
+
+
 def predict(predictor, source, target, engine=None, **options):
     settings = FileOptions(chunk_rows=CHUNK, keep_columns=True, **options)
     return predict_files(predictor, [source], target, settings, engine=engine)
@@ -72,11 +88,12 @@ def predict(predictor, source, target, engine=None, **options):
 def test_a_killed_worker_loses_nothing_and_doubles_nothing(predictor, tiny_run, source, tmp_path):
     local, far = tmp_path / "local.csv", tmp_path / "far.csv"
     expected = predict(predictor, source, local)
-    engine, killed = RayEngine(tiny_run, "torch", None), []
+    engine, killed, before, opened = RayEngine(tiny_run, "torch", None), [], find_listeners(), set()
 
     def kill_after_the_second(*arguments):
         for count, answer in enumerate(engine(*arguments)):
             if count == 2:
+                opened.update(find_listeners() - before)
                 for process in find_workers():
                     os.kill(process, signal.SIGKILL)
                     killed.append(process)
@@ -84,6 +101,9 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(predictor, tiny_run, 
 
     found = predict(predictor, source, far, kill_after_the_second)
     assert killed
+    # Nobody but this machine can connect: 127.0.0.1, also as an address of IPv6.
+    assert opened
+    assert all(address.partition(":")[0].endswith("0100007F") for address in opened), opened
     assert far.read_bytes() == local.read_bytes()
     rejects = (tmp_path / name for name in ("local.rejects.jsonl", "far.rejects.jsonl"))
     assert len({path.read_bytes() for path in rejects}) == 1

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warn
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its log goes to stderr, among ours
 try:
     import ray
+    from ray._private import ray_constants
     from ray.data import DataContext, Datasource, ReadTask, read_datasource
     from ray.data.block import BlockMetadata
 except ImportError:
@@ -64,8 +65,11 @@ class RayEngine:
         if STREAM in sources:
             raise SettingsError("--input: - cannot be read by --engine ray; name a file")
         files = [source.resolve() for source in sources]
-        self._connect()
-        try:
+        with ExitStack() as open_:
+            if not self._address:
+                open_.enter_context(_loopback_only())
+            self._connect()
+            open_.callback(ray.shutdown)
             for table in self._answer(files, options, done):
                 shape = (len(table["truncated"][0]), -1)
                 values = np.array(table["values"][0].as_py(), np.float32)
@@ -74,13 +78,6 @@ class RayEngine:
                     table["number"][0].as_py(),
                     Probabilities(values.reshape(shape) if len(values) else values, truncated),
                 )
-        except ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1][:300]
-            raise UnfinishedError(
-                f"--engine ray: a worker failed ({reason}); mend it and run the same command again"
-            ) from None
-        finally:
-            ray.shutdown()
 
     def _connect(self) -> None:
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -92,7 +89,7 @@ class RayEngine:
                 if self._address:
                     ray.init(self._address, **quiet)
                 else:
-                    ray.init(include_dashboard=False, _node_ip_address=_LOCALHOST, **quiet)
+                    ray.init(include_dashboard=False, **quiet)
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0][:200]
             raise SettingsError(
@@ -127,7 +124,33 @@ class RayEngine:
             num_cpus=None if gpus else cpus - _READER_CPUS,
             num_gpus=1 if gpus else None,
         )
-        yield from answered.iter_batches(batch_size=1, batch_format="pyarrow")
+        try:
+            yield from answered.iter_batches(batch_size=1, batch_format="pyarrow")
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1][:300]
+            raise UnfinishedError(
+                f"--engine ray: a worker failed ({reason}); mend it and run the same command again"
+            ) from None
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """A cluster for this machine alone: nobody else can connect to it.
+
+    On Linux Ray would listen on every address, without a password. This is the switch by which it
+    takes 127.0.0.1 elsewhere; tests/test_rayengine.py looks at the sockets.
+    """
+    name, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    kept = os.environ.get(name)
+    os.environ[name] = "0"  # for Ray's other processes
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        os.environ.pop(name)
+        if kept is not None:
+            os.environ[name] = kept
 
 
 @contextmanager
