@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--mpnet", help="folder of MPNet-base; its case is left out without")
     parser.add_argument("--case", action="append", choices=list(CASES))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--texts", type=int, help="others than the usual number, kept apart")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -67,19 +68,22 @@ def main() -> None:
             print(f"{case}: left out, needs --mpnet")
             continue
         with tempfile.TemporaryDirectory() as scratch:
-            job = prepare(case, options, Path(scratch))
-            found[case] = race(case, job, options.rounds)
-        found[case] |= {
+            count = options.texts or CASES[case]
+            job = prepare(case, count, options, Path(scratch))
+            name = f"{case}, {count:,} texts" if options.texts else case
+            found[name] = race(case, job, options.rounds)
+        found[name] |= {
             "command": f"python benchmarks/predict_vs_peers.py --data <ag_news> --mpnet <folder> "
-            f"--case {case} --rounds {options.rounds}",
-            "texts": f"{CASES[case]} of the test split, chosen by chance",
+            f"--case {case} --rounds {options.rounds}"
+            + (f" --texts {options.texts}" if options.texts else ""),
+            "texts": f"{count} of the test split, chosen by chance",
             "environment": asdict(describe_environment()),
         }
         options.out.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
-        print(json.dumps(found[case]["ratios"], indent=2), flush=True)
+        print(json.dumps(found[name]["ratios"], indent=2), flush=True)
 
 
-def prepare(case: str, options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+def prepare(case: str, count: int, options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """A classifier as a run folder and as a plain model, and the texts."""
     from textlora.adapters import merge_adapter
     from textlora.data import load_labelled_texts
@@ -105,7 +109,7 @@ def prepare(case: str, options: argparse.Namespace, scratch: Path) -> dict[str, 
     loaded.tokenizer.save_pretrained(scratch / "plain")
     merge_adapter(loaded.model).save_pretrained(scratch / "plain")
     assert texts.test is not None
-    chosen = np.random.default_rng(0).choice(len(texts.test.texts), CASES[case], replace=False)
+    chosen = np.random.default_rng(0).choice(len(texts.test.texts), count, replace=False)
     return {
         "run": str(run),
         "encoder": str(encoder),

@@ -11,6 +11,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,6 @@ class OpenVinoBackend:
     """A compiled graph. `dtype` is that of what is not int8."""
 
     def __init__(self, graph: Any, dtype: torch.dtype, pad_id: int, identity: str = "") -> None:
-        openvino = import_openvino()
         self.identity = identity
         self._pad_id = pad_id
         self._is_packed = len(graph.inputs) == len(_INPUTS)
@@ -45,7 +45,7 @@ class OpenVinoBackend:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
         }
-        self._compiled = openvino.Core().compile_model(graph, "CPU", options)
+        self._compiled = _open_core().compile_model(graph, "CPU", options)
 
     def compute_logits(
         self, tokens: TokenizedTexts, check: Check = go_on
@@ -75,6 +75,18 @@ def import_openvino() -> Any:
             "--backend torch"
         ) from None
     return openvino
+
+
+@cache
+def _open_core() -> Any:
+    """The one core of this process, which is never closed.
+
+    Each puts the stack of signal handlers elsewhere, and back when it is closed. Closed in another
+    order than opened, they leave it in freed memory: the next Ctrl-C would be a segmentation fault.
+    """
+    core = import_openvino().Core()
+    core.set_property({"ENABLE_MMAP": False})  # a file that changes must not change the answers
+    return core
 
 
 def describe_versions(*, int8: bool) -> dict[str, str]:
@@ -189,9 +201,7 @@ def save(graph: Any, folder: Path, dtype: torch.dtype) -> None:
 
 def load(folder: Path) -> Any:
     """Read what `save` wrote."""
-    core = import_openvino().Core()
-    core.set_property({"ENABLE_MMAP": False})  # a file that changes must not change the answers
-    return core.read_model(folder / MODEL)
+    return _open_core().read_model(folder / MODEL)
 
 
 class _Packed(nn.Module):
