@@ -84,6 +84,11 @@ class PackedProjection:
             self._weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows)
         self._bias = None if layer.bias is None else layer.bias.detach()
         self._activation = activation
+        self._made_of = (layer, rows, activation)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy packs again: torch cannot copy weights in a kernel's layout."""
+        return PackedProjection, self._made_of
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Shapes: inputs (tokens, in); returns (tokens, out)."""
