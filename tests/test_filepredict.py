@@ -227,7 +227,7 @@ def test_texts_that_are_cut_can_be_marked(predictor, tmp_path):
 
 def test_a_distinct_text_is_computed_once(predictor):
     computed = []
-    hook = predictor._engine.head.register_forward_pre_hook(
+    hook = predictor._backend.engine.head.register_forward_pre_hook(
         lambda _, inputs: computed.append(len(inputs[0]))
     )
     texts = [TEXTS[number % 3] for number in range(50)]
