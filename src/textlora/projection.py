@@ -80,11 +80,10 @@ class PackedProjection:
     """
 
     def __init__(self, layer: nn.Linear, rows: int, activation: str) -> None:
-        with torch.no_grad():
-            self._weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows)
         self._bias = None if layer.bias is None else layer.bias.detach()
         self._activation = activation
         self._made_of = (layer, rows, activation)
+        self._weight: Tensor | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy packs again: torch cannot copy weights in a kernel's layout."""
@@ -92,6 +91,11 @@ class PackedProjection:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Shapes: inputs (tokens, in); returns (tokens, out)."""
+        if self._weight is None:
+            # At first use: a process that only loaded a model can still be forked; one whose
+            # kernels have started threads cannot.
+            layer, rows, _ = self._made_of
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows)
         found: Tensor = torch.ops.mkldnn._linear_pointwise(
             inputs, self._weight, self._bias, self._activation, [], "none"
         )
