@@ -12,7 +12,7 @@ from textlora.batching import tokenize
 from textlora.data import load_labelled_texts
 from textlora.errors import ModelError
 from textlora.pipeline import copy_pictures, fit_run, train_run
-from textlora.predictor import Predictor
+from textlora.predictor import Predictor, compute_softmax
 from textlora.progress import Reporter
 from textlora.torchbackend import compute_logits
 from textlora.verify import compute_saved_logits
@@ -39,8 +39,9 @@ def test_every_family_answers_the_same_after_saving_and_loading(tmp_path, data_f
     probes, logits = fit(folder, data_folder, tmp_path / "run")
     assert np.array_equal(compute_saved_logits(tmp_path / "run", probes), logits)
     # The merged classifier rounds its weights to bfloat16 anew.
-    shares = Predictor.load(tmp_path / "run").predict_proba(probes).values
-    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    predictor = Predictor.load(tmp_path / "run")
+    shares = predictor.predict_proba(probes).values
+    expected = compute_softmax(logits, 3, predictor.temperature)
     assert np.abs(shares - expected).max() < 0.05
 
 

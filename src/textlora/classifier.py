@@ -13,10 +13,10 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from textlora import evaluation
+from textlora.answers import answer_examples
 from textlora.data import Examples, make_labelled_texts
 from textlora.errors import DataError, Interrupted
-from textlora.evaluation import Evaluation
+from textlora.evaluation import Background, Evaluation, evaluate_answers
 from textlora.files import write_json
 from textlora.pipeline import fit_run
 from textlora.predictor import Predictor
@@ -92,9 +92,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise DataError(f"labels: {unknown[0]!r} is unknown to the classifier; known: {known}")
         label_ids = np.array([numbers[str(label)] for label in labels], dtype=np.int64)
         examples = Examples(tuple(_check_texts(texts)), label_ids)
-        return evaluation.evaluate_examples(
-            self.predictor_, examples, split="given", source="memory"
-        )
+        answers = answer_examples(self.predictor_, examples)
+        background = Background(temperature=self.predictor_.temperature)
+        return evaluate_answers(answers, split="given", source="memory", background=background)
 
     def save(self, path: str | Path) -> None:
         """Copy the run folder to `path`, ready for `load`, `Predictor.load` and the commands.

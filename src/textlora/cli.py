@@ -152,33 +152,31 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder for evaluation.json and the pictures.")
     ] = None,
+    slices: Annotated[
+        list[str] | None,
+        typer.Option("--slice", metavar="COLUMN", help="Also by the values of a column."),
+    ] = None,
     settings: SetOption = None,
     backend: BackendOption = "torch",
     as_json: JsonOption = False,
 ) -> None:
     """Measure a classifier on labelled texts (default: the data of its recipe)."""
-    from textlora.data import load_own_split, load_split
-    from textlora.evaluation import evaluate_examples
+    from textlora.assessment import assess_split, save_assessments
     from textlora.predictor import Predictor
     from textlora.rundir import RECIPE
 
     predictor = Predictor.load(run, backend, Reporter(quiet=as_json))
-    resolved = _load(str(run / RECIPE), settings, data__source=data)
-    if resolved.data.source == predictor.recipe.data.source:
-        examples = load_own_split(resolved.data, split)
-    else:
-        examples = load_split(resolved.data, split, predictor.labels)
-    result = evaluate_examples(predictor, examples, split=split, source=resolved.data.source)
+    chosen = [] if slices is None else [f"data.slice_columns={json.dumps(slices)}"]
+    resolved = _load(str(run / RECIPE), [*(settings or ()), *chosen], data__source=data)
+    result = assess_split(run, predictor, resolved.data, split)
     if out is not None:
-        from textlora.pipeline import save_evaluations
-
-        save_evaluations(out, [result], history=[])
+        save_assessments(out, [result], history=[])
     if as_json:
-        _print_json(result)
+        _print_json(result.evaluation)
         return
     from textlora import console
 
-    console.show_evaluation(result)
+    console.show_evaluation(result.evaluation)
 
 
 @app.command()
@@ -204,6 +202,10 @@ def predict(
     min_confidence: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Leave the label empty below it.")
     ] = 0.0,
+    min_precision: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="The same, looked up: 0.99 = right 99 times of 100."),
+    ] = None,
     csv_safe: Annotated[
         bool, typer.Option(help="Put ' before cells that a spreadsheet would calculate.")
     ] = False,
@@ -251,6 +253,7 @@ def predict(
         merged = shards.merge_shards(found, target)
         _print_written(target, merged.rows, merged, as_json)
         return
+    assert run is not None
     options = FileOptions(
         text_column=text_column,
         encoding=encoding,
@@ -258,14 +261,13 @@ def predict(
         keep_columns=keep_columns,
         mark_truncated=mark_truncated,
         csv_safe=csv_safe,
-        min_confidence=min_confidence,
+        min_confidence=_find_confidence(run, min_confidence, min_precision, report),
         shard=shards.parse_shard(shard),
         strict=strict,
         stream_format=stream_format,
         rejects=rejects,
         resume=resume,
     )
-    assert run is not None
     if engine == "ray":
         from textlora.rayengine import RayEngine
     predictor = Predictor.load(run, backend, report)
@@ -295,6 +297,16 @@ def doctor(as_json: JsonOption = False) -> None:
         print(f"{package:<15} {version}")
     print(f"embedded:minilm  {found.embedded_model}")
     print(f"cached models    {', '.join(found.cached_models) or 'none'}")
+
+
+def _find_confidence(run: Path, least: float, precision: float | None, report: Reporter) -> float:
+    if precision is None:
+        return least
+    from textlora.assessment import find_confidence
+
+    found = max(least, find_confidence(run, precision))
+    report.say(f"labels of less than {found:.2%} confidence are left empty")
+    return found
 
 
 def _print_written(target: Path, rows: int, summary: Any, as_json: bool) -> None:

@@ -32,28 +32,79 @@ def show_plan(plan: AdapterPlan, model: str) -> None:
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
-    """Print overall figures and the table per class."""
-    scores = evaluation.scores
-    low, high = scores.accuracy_interval.low, scores.accuracy_interval.high
+    """Print overall figures, what they are compared with, and the table per class."""
+    scores, calibration = evaluation.scores, evaluation.calibration
     used = " (these rows chose the checkpoint)" if evaluation.chose_checkpoint else ""
     print_line(f"{evaluation.split}: {scores.num_texts:,} texts of {evaluation.source}{used}")
+    low, high = scores.accuracy_interval.low, scores.accuracy_interval.high
     print_line(f"  accuracy  {scores.accuracy:.2%}  (95 % interval {low:.2%} to {high:.2%})")
-    for name, average in (("weighted", scores.weighted), ("macro", scores.macro)):
+    f1 = evaluation.f1_intervals
+    ways = (("weighted", scores.weighted, f1.weighted), ("macro", scores.macro, f1.macro))
+    for name, average, interval in ways:
         print_line(
             f"  {name:<9} precision {average.precision:.2%}  recall {average.recall:.2%}  "
-            f"F1 {average.f1:.2%}"
+            f"F1 {average.f1:.2%} ({interval.low:.2%} to {interval.high:.2%})"
         )
+    print_line(
+        f"  confidence is off by {calibration.error:.2%} (expected calibration error), "
+        f"log loss {scores.loss:.4f}, Brier {calibration.brier:.4f}"
+    )
+    for baseline in evaluation.baselines:
+        print_line(f"  {baseline.name} reaches {baseline.accuracy:.2%}: {baseline.verdict}")
+    _show_findings(evaluation)
+    _show_classes(evaluation.scores.classes)
+    _show_thresholds(evaluation)
+    _show_slices(evaluation)
+
+
+def _show_findings(evaluation: Evaluation) -> None:
+    for part, leaks in (evaluation.leaks or {}).items():
+        if leaks.count:
+            exact = leaks.same_label + leaks.other_label
+            near = leaks.near_same_label + leaks.near_other_label
+            print_line(
+                f"  {exact:,} texts are also in {part} and {near:,} nearly so, "
+                f"{leaks.other_label + leaks.near_other_label:,} with another label; without them "
+                f"{leaks.accuracy_without:.2%}"
+            )
     if evaluation.num_truncated:
         print_line(
             f"  {evaluation.num_truncated:,} texts were longer than the model reads and were cut"
         )
+    for note in evaluation.notes:
+        print_line(f"  {note}")
+
+
+def _show_classes(classes: Sequence[ClassScores]) -> None:
     columns = ("label", "accuracy", "correct/total", "precision", "F1", "most often taken for")
     table = _make_table(columns, right={1, 2, 3, 4})
-    for item in scores.classes:
+    for item in classes:
         figures = (f"{item.accuracy:.2%}", f"{item.correct:,}/{item.total:,}")
         table.add_row(
             Text(item.label), *figures, f"{item.precision:.2%}", f"{item.f1:.2%}", _confusions(item)
         )
+    show(table)
+
+
+def _show_thresholds(evaluation: Evaluation) -> None:
+    """Levels that are reached by answering everything say nothing."""
+    partial = [item for item in evaluation.coverage.thresholds if item.coverage < 1.0]
+    if not partial:
+        return
+    table = _make_table(("accept above", "answered", "right of these", "95 % interval"), {0, 1, 2})
+    for item in partial:
+        interval = f"{item.interval.low:.2%} to {item.interval.high:.2%}"
+        figures = (f"{item.confidence:.2%}", f"{item.coverage:.1%}", f"{item.precision:.2%}")
+        table.add_row(*figures, interval)
+    show(table)
+
+
+def _show_slices(evaluation: Evaluation) -> None:
+    table = _make_table(("texts by", "value", "texts", "accuracy", "95 % interval"), {2, 3})
+    for item in evaluation.slices:
+        interval = f"{item.accuracy_interval.low:.2%} to {item.accuracy_interval.high:.2%}"
+        figures = (f"{item.num_texts:,}", f"{item.accuracy:.2%}", interval)
+        table.add_row(Text(item.column), Text(item.value), *figures)
     show(table)
 
 

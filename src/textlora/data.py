@@ -8,7 +8,7 @@ import html
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,14 @@ _TAG = re.compile(r"</?(?:a|b|i|u|p|br|em|strong|font|span|div|img|h[1-6]|ul|li)
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts with their labels. Shapes: label_ids (texts,) int64, an index into the label names."""
+    """Texts with their labels. Shapes: label_ids (texts,) int64, an index into the label names.
+
+    `slices` has the columns that scores are grouped by, a value a text.
+    """
 
     texts: tuple[str, ...]
     label_ids: npt.NDArray[np.int64]
+    slices: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -131,24 +135,6 @@ def load_split(settings: DataSettings, split: str, labels: tuple[str, ...]) -> E
     return _number_labels(part, labels, "the classifier")
 
 
-def load_own_split(settings: DataSettings, split: str) -> Examples:
-    """A part of the data that a classifier was trained from, as training saw it.
-
-    A single file has no test part, and its rows must not be taken for one.
-
-    Raises:  DataError for a part that does not exist, and as `load_labelled_texts`.
-    """
-    texts = load_labelled_texts(settings)
-    parts = {"train": texts.train, "validation": texts.validation, "test": texts.test}
-    part = parts.get(split)
-    if part is None:
-        raise DataError(
-            f"{settings.source}: the data of this run has no {split!r} split; "
-            "give labelled texts with --data, or --split validation"
-        )
-    return part
-
-
 def split_examples(
     examples: Examples, settings: DataSettings, labels: tuple[str, ...]
 ) -> tuple[Examples, Examples]:
@@ -194,6 +180,7 @@ def _drop_empty(part: RawSplit, settings: DataSettings, notes: list[str]) -> Raw
         [part.files[index] for index in kept],
         [part.lines[index] for index in kept],
         part.order,
+        {name: [values[index] for index in kept] for name, values in part.slices.items()},
     )
 
 
@@ -218,7 +205,8 @@ def _number_labels(part: RawSplit, labels: tuple[str, ...], owner: str) -> Examp
                 f"known: {', '.join(labels)}{hint}"
             )
     label_ids = np.array([numbers[label] for label in part.labels], dtype=np.int64)
-    return Examples(tuple(part.texts), label_ids)
+    slices = {name: tuple(values) for name, values in part.slices.items()}
+    return Examples(tuple(part.texts), label_ids, slices)
 
 
 def _check_counts(train: Examples, labels: tuple[str, ...], where: str) -> None:
@@ -245,7 +233,11 @@ def _sample(examples: Examples, settings: DataSettings) -> Examples:
 
 
 def _take(examples: Examples, indices: npt.NDArray[np.int64]) -> Examples:
-    return Examples(tuple(examples.texts[i] for i in indices), examples.label_ids[indices])
+    return Examples(
+        tuple(examples.texts[i] for i in indices),
+        examples.label_ids[indices],
+        {name: tuple(values[i] for i in indices) for name, values in examples.slices.items()},
+    )
 
 
 def _compute_fingerprint(labels: tuple[str, ...], *parts: Examples) -> str:

@@ -16,6 +16,7 @@ class ValidationRecord:
     accuracy: float
     f1_weighted: float
     f1_macro: float
+    temperature: float = 1.0  # fitted to these texts, see `calibration`
 
 
 @dataclass(frozen=True)

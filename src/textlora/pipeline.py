@@ -10,16 +10,16 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from textlora import evaluation, plots, rundir, training
+from textlora import rundir, training
+from textlora.assessment import assess_run, save_assessments
 from textlora.batching import compute_epoch_batches, compute_padded_share, tokenize
 from textlora.checkpoints import TrainingState
 from textlora.data import LabelledTexts
 from textlora.errors import TextloraError, UnfinishedError
 from textlora.evaluation import Evaluation
 from textlora.files import lock_folder
-from textlora.history import StepRecord, read_history
+from textlora.history import read_history
 from textlora.learner import Learner, prepare_learner
-from textlora.predictor import Predictor
 from textlora.progress import Reporter
 from textlora.rundir import FORMAT_VERSION, Manifest, TrainedModel
 from textlora.settings import Recipe
@@ -56,11 +56,12 @@ def train_run(
     with _lock(run):
         learner, state = _fit(recipe, texts, run, resume, report)
         report.say("saving; a fresh process loads it and must give the same answers")
-        difference = _save(learner, run, partial(_verify, learner, texts, run))
-        evaluations, pictures = evaluate_run(run, recipe, texts)
+        difference = _save(learner, run, state, partial(_verify, learner, texts, run))
+        assessments = assess_run(run, texts)
+        pictures = save_assessments(run, assessments, read_history(run))
     return TrainedRun(
         folder=run,
-        evaluations=tuple(evaluations),
+        evaluations=tuple(item.evaluation for item in assessments),
         pictures=tuple(pictures),
         steps=state.step,
         best_step=state.best_step,
@@ -80,39 +81,8 @@ def fit_run(
     """
     with _lock(run):
         learner, state = _fit(recipe, texts, run, resume, report)
-        _save(learner, run)
+        _save(learner, run, state)
     return learner, state
-
-
-def evaluate_run(
-    run: Path, recipe: Recipe, texts: LabelledTexts
-) -> tuple[list[Evaluation], list[Path]]:
-    """Evaluate a saved run on validation and test, store the figures, draw the last of them."""
-    predictor = Predictor.load(run)
-    source = recipe.data.source
-    parts = {"validation": texts.validation, "test": texts.test}
-    results = [
-        evaluation.evaluate_examples(predictor, part, split=name, source=source)
-        for name, part in parts.items()
-        if part is not None
-    ]
-    return results, save_evaluations(run, results, read_history(run))
-
-
-def save_evaluations(
-    folder: Path, evaluations: list[Evaluation], history: list[StepRecord]
-) -> list[Path]:
-    """Write the figures into `folder` and draw the last evaluation; returns the pictures.
-
-    Raises:  TextloraError if the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        evaluation.write_evaluations(folder, evaluations)
-        return plots.save_pictures(folder, evaluations[-1], history)
-    except OSError as error:
-        reason = error.strerror or error
-        raise TextloraError(f"{folder}: cannot be written ({reason}); name another") from None
 
 
 def copy_pictures(pictures: tuple[Path, ...], folder: Path) -> None:
@@ -159,7 +129,12 @@ def _fit(
     return learner, training.train_steps(learner, run, resume, report)
 
 
-def _save(learner: Learner, run: Path, check: Callable[[Path], float] = lambda _: 0.0) -> float:
+def _save(
+    learner: Learner,
+    run: Path,
+    state: TrainingState,
+    check: Callable[[Path], float] = lambda _: 0.0,
+) -> float:
     weights = learner.weights.read()
     trained = TrainedModel(learner.model, weights, learner.tokenizer, learner.labels, learner.files)
     manifest = Manifest(
@@ -171,6 +146,7 @@ def _save(learner: Learner, run: Path, check: Callable[[Path], float] = lambda _
         trainable_parameters=learner.plan.trainable,
         total_parameters=learner.plan.total,
         files={},
+        temperature=_find_temperature(run, state.best_step),
     )
     try:
         return rundir.save_classifier(run, trained, learner.recipe, manifest, check)
@@ -179,6 +155,11 @@ def _save(learner: Learner, run: Path, check: Callable[[Path], float] = lambda _
             f"{run}: cannot be written ({error}); make room and run the same command again, "
             "it continues from the last checkpoint"
         ) from None
+
+
+def _find_temperature(run: Path, best_step: int) -> float:
+    records = [record for record in read_history(run) if record.step == best_step]
+    return next((r.validation.temperature for r in records if r.validation is not None), 1.0)
 
 
 def _verify(learner: Learner, texts: LabelledTexts, run: Path, folder: Path) -> float:

@@ -56,6 +56,7 @@ class Predictor:
         self.labels = run.labels
         self._tokenizer = run.tokenizer
         self._max_length = run.manifest.max_length
+        self.temperature = run.manifest.temperature
         self._backend = open_backend(run, backend, (report or Reporter(quiet=True)).say)
         # What an answer follows from: the classifier, and what computes.
         self.fingerprint, self.backend = run.fingerprint, self._backend.identity
@@ -87,7 +88,7 @@ class Predictor:
         places = {text: place for place, text in enumerate(dict.fromkeys(cleaned))}
         tokens = tokenize(self._tokenizer, list(places), self._max_length)
         logits = self._backend.compute_logits(tokens, check)
-        shares = compute_softmax(logits, len(self.labels))
+        shares = compute_softmax(logits, len(self.labels), self.temperature)
         chosen = np.array([places[text] for text in cleaned], dtype=np.int64)
         return Probabilities(shares[chosen], tokens.truncated[chosen])
 
@@ -108,9 +109,19 @@ class Predictor:
         return predictions
 
 
-def compute_softmax(logits: npt.NDArray[np.float32], num_labels: int) -> npt.NDArray[np.float32]:
-    """Probabilities from logits, along the last axis. Shapes: (texts, labels) both."""
+def compute_softmax(
+    logits: npt.NDArray[np.float32], num_labels: int, temperature: float = 1.0
+) -> npt.NDArray[np.float32]:
+    """Probabilities from logits, along the last axis; the temperature changes no label.
+
+    Shapes:  (texts, labels) both.
+    """
     if not len(logits):
         return np.zeros((0, num_labels), np.float32)
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+    best, rows = logits.argmax(axis=1), np.arange(len(logits))
+    shifted = np.exp((logits - logits.max(axis=1, keepdims=True)) / np.float32(temperature))
+    shares = shifted / shifted.sum(axis=1, keepdims=True)
+    # Logits that differ in their last bit may become equal: the larger one stays ahead.
+    tied = shares.argmax(axis=1) != best
+    shares[rows[tied], best[tied]] = np.nextafter(shares[rows[tied], best[tied]], np.float32(2))
+    return shares

@@ -4,7 +4,8 @@
           adapter/         PEFT format, tokenizer, model card
           history.jsonl    a StepRecord a line          evaluation.json  the figures
           visualizations/  pictures                     checkpoints/     see `checkpoints`
-          backends/        see `backends`
+          backends/        see `backends`               baseline/        see `baselines`
+          predictions/     see `answers`
           manifest.json    what the classifier needs and the SHA-256 of its files, written last
 
 A folder without manifest.json holds no finished classifier. A new classifier is written whole
@@ -47,7 +48,7 @@ FORMAT_VERSION = 1
 VERSION = version("textlora")
 RECIPE, LABELS, ADAPTER, HISTORY = "recipe.toml", "labels.json", "adapter", "history.jsonl"
 EVALUATION, VISUALIZATIONS, CHECKPOINTS = "evaluation.json", "visualizations", "checkpoints"
-BACKENDS = "backends"
+BACKENDS, BASELINE, PREDICTIONS = "backends", "baseline", "predictions"
 _WEIGHTS = "adapter_model.safetensors"
 _NEXT = ".next"  # a whole classifier that is being moved to its place
 
@@ -64,7 +65,10 @@ class BaseModel:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What manifest.json says; `files` has the size and SHA-256 of each file of the classifier."""
+    """What manifest.json says; `files` has the size and SHA-256 of each file of the classifier.
+
+    Logits are divided by `temperature` before they become probabilities.
+    """
 
     format_version: int
     textlora_version: str
@@ -74,6 +78,7 @@ class Manifest:
     trainable_parameters: int
     total_parameters: int
     files: dict[str, dict[str, Any]]
+    temperature: float = 1.0  # runs of earlier versions have none
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,7 @@ class LoadedRun:
             self.manifest.files,
             self.manifest.base.weights_sha256,
             self.recipe.training.precision,
+            self.manifest.temperature,
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

@@ -6,7 +6,7 @@ one file a split (`train.csv`, `data/train-00000.parquet`, ...), one file, or `e
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ class RawSplit:
     """One split as read: texts, label names, and where each stands.
 
     Each text has its file, and its line there from 1 (Parquet, Hub: its row in the split).
-    `order` lists the label names in their order where the data itself says it.
+    `order` lists the label names in their order where the data itself says it. `slices` has the
+    columns that scores are grouped by.
     """
 
     where: str
@@ -41,6 +42,7 @@ class RawSplit:
     files: list[str]
     lines: list[int]
     order: tuple[str, ...] = ()
+    slices: dict[str, list[str]] = field(default_factory=dict)
 
 
 def read_splits(settings: DataSettings) -> dict[str, RawSplit]:
@@ -105,9 +107,10 @@ def _convert_dataset(loaded: Any, where: str, settings: DataSettings) -> dict[st
         if set(labels) == {-1}:
             continue  # how the Hub marks a split whose labels are kept secret
         joined = [_join_texts(row) for row in zip(*texts, strict=True)]
-        parts[name] = _make_part(
-            f"{where} {key}", joined, labels, range(1, len(labels) + 1), tuple(names)
-        )
+        part = _make_part(f"{where} {key}", joined, labels, range(1, len(labels) + 1), tuple(names))
+        kept = _find_slices(dataset.column_names, settings)
+        slices = {column: [*map(_name_value, dataset[column])] for column in kept}
+        parts[name] = replace(part, slices=slices)
     return parts
 
 
@@ -162,16 +165,31 @@ def _read_file(path: Path, settings: DataSettings) -> RawSplit:
     texts: list[str] = []
     labels: list[Any] = []
     lines: list[int] = []
+    slices: dict[str, list[str]] = {}
     columns: tuple[tuple[str, ...], str] | None = None
     for row in read_rows(path, settings.encoding):
-        columns = columns or _find_columns(list(row.values), str(path), settings)
+        if columns is None:
+            columns = _find_columns(list(row.values), str(path), settings)
+            slices = {column: [] for column in _find_slices(list(row.values), settings)}
         text_columns, label_column = columns
+        for column, values in slices.items():
+            values.append(_name_value(row.values.get(column)))
         texts.append(_join_texts(row.values.get(column) for column in text_columns))
         labels.append(row.values.get(label_column))
         lines.append(row.line)
     if not texts:
         raise DataError(f"{path}: has no rows; give a file with a header and labelled texts")
-    return _make_part(str(path), texts, labels, lines, settings.label_names)
+    part = _make_part(str(path), texts, labels, lines, settings.label_names)
+    return replace(part, slices=slices)
+
+
+def _find_slices(columns: Sequence[str], settings: DataSettings) -> list[str]:
+    """Those that this split has; whether the split that is scored has them is checked there."""
+    return [column for column in settings.slice_columns if column in columns]
+
+
+def _name_value(value: Any) -> str:
+    return clean_label("" if value is None else str(value)) or "(empty)"
 
 
 def _make_part(
@@ -216,6 +234,11 @@ def _join(where: str, parts: list[RawSplit]) -> RawSplit:
         [file for part in parts for file in part.files],
         [line for part in parts for line in part.lines],
         parts[0].order,
+        {
+            column: [value for part in parts for value in part.slices[column]]
+            for column in parts[0].slices
+            if all(column in part.slices for part in parts)
+        },
     )
 
 

@@ -22,6 +22,7 @@ from textlora.batching import (
     make_batch,
     split_by_tokens,
 )
+from textlora.calibration import fit_temperature
 from textlora.checkpoints import Checkpoint, TrainingState
 from textlora.errors import Interrupted, TextloraError, UnfinishedError
 from textlora.history import History, StepRecord, ValidationRecord
@@ -253,7 +254,10 @@ def _validate(
     logits = compute_logits(learner.engine, learner.validation, prefix, check)
     probabilities = compute_softmax(logits, len(learner.labels))
     scores = compute_scores(learner.validation_label_ids, probabilities, learner.labels)
-    return ValidationRecord(scores.loss, scores.accuracy, scores.weighted.f1, scores.macro.f1)
+    temperature = fit_temperature(logits, learner.validation_label_ids)
+    return ValidationRecord(
+        scores.loss, scores.accuracy, scores.weighted.f1, scores.macro.f1, temperature
+    )
 
 
 def _make_record(

@@ -1,0 +1,185 @@
+"""A saved run measured: on its own data or other, beside baselines, with leaks and thresholds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from textlora import plots
+from textlora.answers import Answers, answer_examples, write_answers
+from textlora.baselines import Baselines, open_baselines
+from textlora.calibration import Threshold
+from textlora.data import Examples, LabelledTexts, load_labelled_texts, load_split
+from textlora.errors import DataError, ModelError, TextloraError
+from textlora.evaluation import (
+    Background,
+    Evaluation,
+    evaluate_answers,
+    read_evaluations,
+    write_evaluations,
+)
+from textlora.history import StepRecord
+from textlora.predictor import Predictor
+from textlora.rundir import read_manifest
+from textlora.settings import DataSettings
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Figures, and the answers they are about."""
+
+    evaluation: Evaluation
+    answers: Answers
+
+
+def assess_run(run: Path, texts: LabelledTexts) -> list[Assessment]:
+    """Measure a run on validation and test of the data that it was trained on.
+
+    Thresholds are chosen on validation; test says what they deliver.
+    """
+    predictor = Predictor.load(run)
+    found: list[Assessment] = []
+    for split in ("validation", "test"):
+        part = texts.validation if split == "validation" else texts.test
+        if part is not None:
+            chosen = found[0].evaluation.coverage.thresholds if found else ()
+            background = _find_background(run, predictor, texts, split, chosen)
+            source = predictor.recipe.data.source
+            found.append(_assess(predictor, part, split, source, background))
+    return found
+
+
+def assess_split(run: Path, predictor: Predictor, settings: DataSettings, split: str) -> Assessment:
+    """Measure a run on one split of its own data, as training saw it, or of other data.
+
+    Raises:  DataError for data, a split or a column that is not there.
+    """
+    chosen = () if split == "validation" else _read_thresholds(run)
+    own: LabelledTexts | DataError
+    if settings.source == predictor.recipe.data.source:
+        own = load_labelled_texts(settings)
+        examples, known_as = _find_part(own, settings.source, split), split
+    else:
+        examples, known_as = load_split(settings, split, predictor.labels), "other"
+        try:
+            own = load_labelled_texts(predictor.recipe.data)
+        except DataError as error:
+            own = error
+    missing = set(settings.slice_columns) - set(examples.slices)
+    if missing:
+        raise DataError(
+            f"{settings.source}: no column {min(missing)!r} in its {split} split to group scores "
+            "by; name one that is there with --slice"
+        )
+    background = _find_background(run, predictor, own, known_as, chosen)
+    return _assess(predictor, examples, split, settings.source, background)
+
+
+def find_confidence(run: Path, precision: float) -> float:
+    """The lowest confidence above which validation answers are as precise as wanted, 0..1.
+
+    Raises:  ModelError if no answers are, or the run was not evaluated.
+    """
+    validation = next((item for item in read_evaluations(run) if item.split == "validation"), None)
+    if validation is None:
+        raise ModelError(f"{run}: holds no evaluation on validation; run textlora train again")
+    curve = validation.coverage.curve
+    precise = [point.confidence for point in curve if point.precision >= precision]
+    if not precise:
+        best = max(point.precision for point in curve)
+        raise ModelError(
+            f"{run}: on validation no answers are {precision:.2%} precise, the surest are "
+            f"{best:.2%}; ask for less"
+        )
+    return min(precise)
+
+
+def save_assessments(
+    folder: Path, assessments: Sequence[Assessment], history: list[StepRecord]
+) -> list[Path]:
+    """Write figures and answers into `folder`, draw the last evaluation; returns the pictures.
+
+    Raises:  TextloraError if the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for item in assessments:
+            write_answers(folder, item.evaluation.split, item.answers)
+        write_evaluations(folder, [item.evaluation for item in assessments])
+        return plots.save_pictures(folder, assessments[-1].evaluation, history)
+    except OSError as error:
+        reason = error.strerror or error
+        raise TextloraError(f"{folder}: cannot be written ({reason}); name another") from None
+
+
+def _assess(
+    predictor: Predictor, examples: Examples, split: str, source: str, background: Background
+) -> Assessment:
+    answers = answer_examples(predictor, examples)
+    evaluation = evaluate_answers(answers, split=split, source=source, background=background)
+    return Assessment(evaluation, answers)
+
+
+def _find_background(
+    run: Path,
+    predictor: Predictor,
+    own: LabelledTexts | DataError,
+    split: str,
+    thresholds: tuple[Threshold, ...],
+) -> Background:
+    """`own` is the data that the run was trained on, or why it cannot be had."""
+    fingerprint, notes = read_manifest(run).data_fingerprint, []
+    parts: dict[str, Examples] = {}
+    if isinstance(own, DataError):
+        notes.append(f"leaks were not searched for: the training data cannot be read ({own})")
+    else:
+        if own.fingerprint != fingerprint:
+            notes.append("the training data has changed since this run was trained")
+        fingerprint = own.fingerprint
+        parts = {"train": own.train, "validation": own.validation}
+    if split in parts:  # the part itself is no leak, and what follows it was not read before it
+        parts = {} if split == "train" else {"train": parts["train"]}
+    return Background(
+        temperature=predictor.temperature,
+        chose_checkpoint=split == "validation",
+        thresholds=thresholds,
+        baselines=_find_baselines(run, fingerprint, own, notes),
+        parts=parts,
+        notes=tuple(notes),
+    )
+
+
+def _find_baselines(
+    run: Path, fingerprint: str, own: LabelledTexts | DataError, notes: list[str]
+) -> Baselines | None:
+    def load() -> Examples:
+        if isinstance(own, DataError):
+            raise own
+        return own.train
+
+    try:
+        return open_baselines(run, fingerprint, load)
+    except DataError:
+        notes.append("no baselines: they are fitted to the training data")
+        return None
+
+
+def _find_part(texts: LabelledTexts, source: str, split: str) -> Examples:
+    """A single file has no test part, and its rows must not be taken for one."""
+    parts = {"train": texts.train, "validation": texts.validation, "test": texts.test}
+    part = parts.get(split)
+    if part is None:
+        raise DataError(
+            f"{source}: the data of this run has no {split!r} split; "
+            "give labelled texts with --data, or --split validation"
+        )
+    return part
+
+
+def _read_thresholds(run: Path) -> tuple[Threshold, ...]:
+    """Those chosen on validation when the run was trained; none if that was not evaluated."""
+    try:
+        stored = read_evaluations(run)
+    except ModelError:
+        return ()
+    chosen = (item.coverage.thresholds for item in stored if item.split == "validation")
+    return next(chosen, ())

@@ -1,0 +1,109 @@
+"""What chance alone could have done: intervals of figures, and paired tests of two classifiers."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+
+from textlora.metrics import Interval
+
+_SAMPLES = 2_000  # of the bootstrap: the ends of a 95 % interval are stable to their third digit
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class F1Intervals:
+    """95 % intervals of the two averages of F1."""
+
+    weighted: Interval
+    macro: Interval
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two classifiers on the same texts; `difference` is accuracy of the first minus the second's.
+
+    `only_first` texts are right with the first alone. `p_value` is McNemar's, exact.
+    """
+
+    num_texts: int
+    only_first: int
+    only_second: int
+    difference: float
+    interval: Interval
+    p_value: float
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "no difference shown"]:
+        """What the first is beside the second, at the 5 % level."""
+        if self.p_value >= _LEVEL:
+            return "no difference shown"
+        return "better" if self.difference > 0 else "worse"
+
+    def describe(self) -> str:
+        """The same in words, in points of accuracy."""
+        low, high = 100 * self.interval.low, 100 * self.interval.high
+        points = 100 * self.difference
+        if self.verdict == "better":
+            return f"better by {points:.1f} points ({low:.1f} to {high:.1f})"
+        if self.verdict == "worse":
+            return f"worse by {-points:.1f} points ({-high:.1f} to {-low:.1f})"
+        return f"no difference shown ({points:+.1f} points, {low:+.1f} to {high:+.1f})"
+
+
+def compare_answers(
+    first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], seed: int = 0
+) -> Paired:
+    """Test whether one of two classifiers is right more often on the same texts.
+
+    Shapes:  first, second (texts,): whether each answer is right.
+    Source:  McNemar 1947, Psychometrika 12(2), in its exact form; percentile bootstrap over texts.
+    """
+    total = len(first)
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    # Drawing texts anew is drawing the counts of the three kinds of texts anew.
+    shares = np.array([only_first, only_second, total - only_first - only_second]) / total
+    drawn = np.random.default_rng(seed).multinomial(total, shares, _SAMPLES)
+    changed = only_first + only_second
+    return Paired(
+        num_texts=total,
+        only_first=only_first,
+        only_second=only_second,
+        difference=(only_first - only_second) / total,
+        interval=_take_middle((drawn[:, 0] - drawn[:, 1]) / total),
+        p_value=float(binomtest(only_first, changed).pvalue) if changed else 1.0,
+    )
+
+
+def compute_f1_intervals(
+    confusion_matrix: tuple[tuple[int, ...], ...], seed: int = 0
+) -> F1Intervals:
+    """Bootstrap intervals of F1 from the counts alone: drawing texts is drawing cells.
+
+    Classes without texts are left out, as they are in the averages.
+
+    Shapes:  confusion_matrix (labels, labels), true labels as rows.
+    """
+    counts = np.array(confusion_matrix, dtype=np.int64)
+    rows, columns = np.nonzero(counts)
+    cells = counts[rows, columns]
+    drawn = np.random.default_rng(seed).multinomial(cells.sum(), cells / cells.sum(), _SAMPLES)
+    size = len(counts)
+    true, predicted, correct = (np.zeros((_SAMPLES, size)) for _ in range(3))
+    for cell, (row, column) in enumerate(zip(rows, columns, strict=True)):
+        true[:, row] += drawn[:, cell]
+        predicted[:, column] += drawn[:, cell]
+        if row == column:
+            correct[:, row] += drawn[:, cell]
+    f1 = 2 * correct / np.maximum(true + predicted, 1)
+    there = true > 0
+    macro = (f1 * there).sum(axis=1) / there.sum(axis=1)
+    weighted = (f1 * true).sum(axis=1) / true.sum(axis=1)
+    return F1Intervals(weighted=_take_middle(weighted), macro=_take_middle(macro))
+
+
+def _take_middle(values: npt.NDArray[np.float64]) -> Interval:
+    low, high = np.quantile(values, [_LEVEL / 2, 1 - _LEVEL / 2])
+    return Interval(float(low), float(high))
