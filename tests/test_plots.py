@@ -1,8 +1,9 @@
 import struct
+from dataclasses import replace
 
 import pytest
 
-from textlora.evaluation import Evaluation, read_evaluations
+from textlora.evaluation import read_evaluations
 from textlora.history import read_history
 from textlora.metrics import compute_scores
 from textlora.plots import (
@@ -45,14 +46,14 @@ def test_the_distribution_shows_true_and_predicted_counts(tiny_run):
 
 
 @pytest.mark.parametrize("num_labels", [2, 12, 60])
-def test_any_number_of_labels_can_be_drawn(tmp_path, num_labels):
+def test_any_number_of_labels_can_be_drawn(tmp_path, tiny_run, num_labels):
     import numpy as np
 
     labels = tuple(f"label number {index} <b>&$x_1$" for index in range(num_labels))
     random = np.random.default_rng(0)
     shares = random.dirichlet(np.ones(num_labels), size=300)
     scores = compute_scores(random.integers(num_labels, size=300), shares, labels)
-    evaluation = Evaluation("test", "rows", False, 0, 1.0, scores)
+    evaluation = replace(read_evaluations(tiny_run)[-1], scores=scores)
     for picture in save_pictures(tmp_path, evaluation, []):
         content = picture.read_bytes()
         assert content.startswith(b"\x89PNG")
