@@ -23,10 +23,11 @@ LAYERS = [
     {"openvinobackend"},
     {"backends"},
     {"predictor"},
-    {"answers", "filepredict", "verify", "learner"},
+    {"answers", "explanation", "filepredict", "verify", "learner"},
     {"evaluation", "training", "rayengine"},
     {"plots"},
     {"assessment"},
+    {"comparison"},
     {"pipeline", "callbacks"},
     {"classifier", "demo", "console", "doctor"},
     {"cli"},
@@ -48,6 +49,7 @@ FENCES = {
     "ray": {"rayengine"},
     "openvino": {"openvinobackend"},
     "nncf": {"openvinobackend"},
+    "captum": {"explanation"},
 }
 # Loading code or data that can run code has no place anywhere.
 FORBIDDEN = {"pickle", "joblib", "dill", "marshal", "shelve"}

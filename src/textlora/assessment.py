@@ -56,8 +56,8 @@ def assess_split(run: Path, predictor: Predictor, settings: DataSettings, split:
     chosen = () if split == "validation" else _read_thresholds(run)
     own: LabelledTexts | DataError
     if settings.source == predictor.recipe.data.source:
-        own = load_labelled_texts(settings)
-        examples, known_as = _find_part(own, settings.source, split), split
+        own, known_as = load_labelled_texts(settings), split
+        examples = _find_part(own, settings.source, split)
     else:
         examples, known_as = load_split(settings, split, predictor.labels), "other"
         try:
@@ -72,6 +72,16 @@ def assess_split(run: Path, predictor: Predictor, settings: DataSettings, split:
         )
     background = _find_background(run, predictor, own, known_as, chosen)
     return _assess(predictor, examples, split, settings.source, background)
+
+
+def load_examples(predictor: Predictor, settings: DataSettings, split: str) -> Examples:
+    """One split of a run's own data, as training saw it, or of other data.
+
+    Raises:  DataError for data or a split that is not there.
+    """
+    if settings.source == predictor.recipe.data.source:
+        return _find_part(load_labelled_texts(settings), settings.source, split)
+    return load_split(settings, split, predictor.labels)
 
 
 def find_confidence(run: Path, precision: float) -> float:

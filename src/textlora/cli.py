@@ -177,6 +177,54 @@ def evaluate(
     from textlora import console
 
     console.show_evaluation(result.evaluation)
+    console.show_details(result.evaluation)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A run folder.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another one, of the same labels.")],
+    data: DataOption = None,
+    split: Annotated[str, typer.Option(help="Which split of the data.")] = "test",
+    examples: Annotated[int, typer.Option(min=0, max=20, help="Texts of each kind shown.")] = 3,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two classifiers on the same texts (default: the data of the first one's recipe)."""
+    from textlora.comparison import compare_runs
+    from textlora.rundir import RECIPE, read_manifest
+
+    read_manifest(first)
+    resolved = _load(str(first / RECIPE), settings, data__source=data)
+    result = compare_runs(first, second, resolved.data, split)
+    if as_json:
+        _print_json(result)
+        return
+    from textlora import console
+
+    console.show_comparison(result, examples)
+
+
+@app.command()
+def explain(
+    run: RunArgument,
+    text: Annotated[str, typer.Argument(help="The text, in quotes.")],
+    label: Annotated[
+        str | None, typer.Option(help="What speaks for this label; none = the answer.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which words of a text drove the answer."""
+    from textlora.explanation import explain_text
+    from textlora.predictor import Predictor
+
+    found = explain_text(Predictor.load(run), text, label)
+    if as_json:
+        _print_json(found)
+        return
+    from textlora import console
+
+    console.show_explanation(found)
 
 
 @app.command()

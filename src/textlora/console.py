@@ -8,10 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from textlora.adapters import AdapterPlan
+from textlora.comparison import Comparison
 from textlora.evaluation import Evaluation
+from textlora.explanation import Explanation
 from textlora.metrics import ClassScores
 
 _MAX_CONFUSIONS = 2
+_MAX_WORDS = 12
 
 
 def show_plan(plan: AdapterPlan, model: str) -> None:
@@ -50,9 +53,13 @@ def show_evaluation(evaluation: Evaluation) -> None:
         f"log loss {scores.loss:.4f}, Brier {calibration.brier:.4f}"
     )
     for baseline in evaluation.baselines:
-        print_line(f"  {baseline.name} reaches {baseline.accuracy:.2%}: {baseline.verdict}")
+        print_line(f"  beside {baseline.name} ({baseline.accuracy:.2%}): {baseline.verdict}")
     _show_findings(evaluation)
     _show_classes(evaluation.scores.classes)
+
+
+def show_details(evaluation: Evaluation) -> None:
+    """Print what can be accepted above which confidence, and figures by length and column."""
     _show_thresholds(evaluation)
     _show_slices(evaluation)
 
@@ -87,15 +94,14 @@ def _show_classes(classes: Sequence[ClassScores]) -> None:
 
 
 def _show_thresholds(evaluation: Evaluation) -> None:
-    """Levels that are reached by answering everything say nothing."""
-    partial = [item for item in evaluation.coverage.thresholds if item.coverage < 1.0]
-    if not partial:
-        return
-    table = _make_table(("accept above", "answered", "right of these", "95 % interval"), {0, 1, 2})
-    for item in partial:
+    """Of several levels with one threshold, the highest says all."""
+    levels = {item.confidence: item for item in evaluation.coverage.thresholds}
+    columns = ("right on validation", "accept above", "answered", "right of these", "95 % interval")
+    table = _make_table(columns, right={0, 1, 2, 3})
+    for item in levels.values():
         interval = f"{item.interval.low:.2%} to {item.interval.high:.2%}"
         figures = (f"{item.confidence:.2%}", f"{item.coverage:.1%}", f"{item.precision:.2%}")
-        table.add_row(*figures, interval)
+        table.add_row(f"{item.wanted:.1%}", *figures, interval)
     show(table)
 
 
@@ -106,6 +112,54 @@ def _show_slices(evaluation: Evaluation) -> None:
         figures = (f"{item.num_texts:,}", f"{item.accuracy:.2%}", interval)
         table.add_row(Text(item.column), Text(item.value), *figures)
     show(table)
+
+
+def show_comparison(comparison: Comparison, examples: int) -> None:
+    """Print both scores and costs, the paired test, and where the two differ."""
+    first, second = comparison.first, comparison.second
+    print_line(f"{comparison.split}: {comparison.num_texts:,} texts of {comparison.source}")
+    columns = ("", "run", "accuracy", "95 % interval", "macro F1", "trained", "adapter", "texts/s")
+    table = _make_table(columns, right={2, 4, 5, 6, 7})
+    for name, item in (("A", first), ("B", second)):
+        interval = f"{item.accuracy_interval.low:.2%} to {item.accuracy_interval.high:.2%}"
+        figures = (f"{item.accuracy:.2%}", interval, f"{item.f1_macro:.2%}")
+        cost = (f"{item.trainable_parameters:,}", f"{item.adapter_bytes / 1e6:.1f} MB")
+        rate = f"{comparison.num_texts / item.seconds:,.0f}"
+        table.add_row(name, Text(item.run), *figures, *cost, rate)
+    show(table)
+    print_line(f"A beside B: {comparison.verdict}; McNemar p = {comparison.paired.p_value:.2g}")
+    print_line(f"the same answer to {comparison.agreement:.2%} of the texts")
+    table = _make_table(("label", "both right", "only A", "only B", "neither"), {1, 2, 3, 4})
+    for row in comparison.classes:
+        counts = (row.both, row.only_first, row.only_second, row.neither)
+        table.add_row(Text(row.label), *(f"{count:,}" for count in counts))
+    show(table)
+    for name, flips in (("A", comparison.only_first), ("B", comparison.only_second)):
+        for flip in flips[:examples]:
+            print_line(
+                f"only {name} is right: {flip.label} (A says {flip.first} with "
+                f"{flip.first_confidence:.0%}, B {flip.second} with {flip.second_confidence:.0%})"
+            )
+            print_line(f"  {shorten(flip.text)}")
+
+
+def show_explanation(explanation: Explanation) -> None:
+    """Print the answer, and the words that weigh most, for and against."""
+    prediction = explanation.prediction
+    print_line(f"{prediction.label}, {prediction.confidence:.1%}")
+    ordered = sorted(explanation.words, key=lambda item: -abs(item.weight))[:_MAX_WORDS]
+    largest = max((abs(item.weight) for item in ordered), default=0.0) or 1.0
+    what = (f"for {explanation.label}", f"against {explanation.label}")
+    table = _make_table(("word", "log odds", ""), right={1})
+    for item in ordered:
+        bar = "#" * round(20 * abs(item.weight) / largest)
+        table.add_row(Text(item.word), f"{item.weight:+.2f}", f"{bar} {what[item.weight < 0]}")
+    show(table)
+
+
+def shorten(text: str, limit: int = 150) -> str:
+    """One line of a text."""
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def show(table: Table, title: str | None = None) -> None:

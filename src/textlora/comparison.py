@@ -1,0 +1,162 @@
+"""Two classifiers on the same texts: who is right where the other is wrong, and at what cost."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from textlora.answers import Answers, answer_examples
+from textlora.assessment import load_examples
+from textlora.errors import ModelError
+from textlora.metrics import Interval, Scores, compute_scores
+from textlora.predictor import Predictor
+from textlora.rundir import ADAPTER, find_classifier, read_manifest
+from textlora.settings import DataSettings
+from textlora.significance import Paired, compare_answers
+
+_MAX_EXAMPLES = 20  # of each kind of flip
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One of the two: its score, and what it costs. `adapter_bytes` is what has to be kept."""
+
+    run: str
+    base: str
+    accuracy: float
+    accuracy_interval: Interval
+    f1_macro: float
+    trainable_parameters: int
+    total_parameters: int
+    adapter_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ClassFlips:
+    """The texts of one true label, by who is right."""
+
+    label: str
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A text that exactly one of the two gets right."""
+
+    text: str
+    label: str
+    first: str
+    second: str
+    first_confidence: float
+    second_confidence: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All of it. `agreement` is the share of texts with equal answers; `verdict` is in words."""
+
+    split: str
+    source: str
+    num_texts: int
+    first: Contender
+    second: Contender
+    paired: Paired
+    verdict: str
+    agreement: float
+    classes: tuple[ClassFlips, ...]
+    only_first: tuple[Flip, ...]
+    only_second: tuple[Flip, ...]
+
+
+def compare_runs(first: Path, second: Path, settings: DataSettings, split: str) -> Comparison:
+    """Let two runs answer the same labelled texts.
+
+    Raises:  ModelError if they know different labels; DataError as `load_examples`.
+    """
+    one, two = Predictor.load(first), Predictor.load(second)
+    if set(one.labels) != set(two.labels):
+        differ = sorted(set(one.labels) ^ set(two.labels))
+        raise ModelError(
+            f"{first} and {second}: know different labels ({', '.join(differ[:5])}); "
+            "compare classifiers of the same labels"
+        )
+    examples = load_examples(one, settings, split)
+    ours, theirs = answer_examples(one, examples), answer_examples(two, examples)
+    # Columns in the first one's order: labels are matched by name.
+    order = [two.labels.index(label) for label in one.labels]
+    theirs = Answers(
+        examples, one.labels, theirs.probabilities[:, order], theirs.truncated, theirs.seconds
+    )
+    return compare_contenders((first, ours), (second, theirs), settings.source, split)
+
+
+def compare_contenders(
+    first: tuple[Path, Answers], second: tuple[Path, Answers], source: str, split: str
+) -> Comparison:
+    """The same from answers to the same texts, over the same labels in the same order."""
+    ours, theirs = first[1], second[1]
+    paired = compare_answers(ours.right, theirs.right)
+    return Comparison(
+        split=split,
+        source=source,
+        num_texts=len(ours.right),
+        first=_describe(*first),
+        second=_describe(*second),
+        paired=paired,
+        verdict=paired.describe(),
+        agreement=float((ours.label_ids == theirs.label_ids).mean()),
+        classes=_count_flips(ours, theirs),
+        only_first=_list_flips(ours, theirs, ours.right & ~theirs.right),
+        only_second=_list_flips(ours, theirs, theirs.right & ~ours.right),
+    )
+
+
+def _describe(run: Path, answers: Answers) -> Contender:
+    manifest = read_manifest(run)
+    label_ids = answers.examples.label_ids
+    scores: Scores = compute_scores(label_ids, answers.probabilities, answers.labels)
+    folder = find_classifier(run) / ADAPTER
+    return Contender(
+        run=str(run),
+        base=manifest.base.name,
+        accuracy=scores.accuracy,
+        accuracy_interval=scores.accuracy_interval,
+        f1_macro=scores.macro.f1,
+        trainable_parameters=manifest.trainable_parameters,
+        total_parameters=manifest.total_parameters,
+        adapter_bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+        seconds=answers.seconds,
+    )
+
+
+def _count_flips(ours: Answers, theirs: Answers) -> tuple[ClassFlips, ...]:
+    found = []
+    for index, label in enumerate(ours.labels):
+        inside = ours.examples.label_ids == index
+        one, two = ours.right[inside], theirs.right[inside]
+        counts = ((one & two), (one & ~two), (two & ~one), ~(one | two))
+        found.append(ClassFlips(label, *(int(kind.sum()) for kind in counts)))
+    return tuple(found)
+
+
+def _list_flips(ours: Answers, theirs: Answers, chosen: npt.NDArray[np.bool_]) -> tuple[Flip, ...]:
+    """Those first of which both were sure: they say most."""
+    first, second = ours.probabilities.max(axis=1), theirs.probabilities.max(axis=1)
+    places = np.flatnonzero(chosen)
+    places = places[np.argsort(-(first + second)[places], kind="stable")][:_MAX_EXAMPLES]
+    return tuple(
+        Flip(
+            text=ours.examples.texts[place],
+            label=ours.labels[ours.examples.label_ids[place]],
+            first=ours.labels[ours.label_ids[place]],
+            second=ours.labels[theirs.label_ids[place]],
+            first_confidence=float(first[place]),
+            second_confidence=float(second[place]),
+        )
+        for place in places
+    )

@@ -1,0 +1,153 @@
+import csv
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import make_rows, write_csv
+
+from textlora import rundir
+from textlora.assessment import (
+    assess_run,
+    assess_split,
+    find_confidence,
+    load_examples,
+    save_assessments,
+)
+from textlora.data import load_labelled_texts
+from textlora.errors import DataError, ModelError
+from textlora.evaluation import read_evaluations
+from textlora.predictor import Predictor
+from textlora.settings import DataSettings
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_run):
+    return Predictor.load(tiny_run)
+
+
+@pytest.fixture
+def own(tiny_run, tiny_bert, tmp_path):
+    """A copy of the run whose training data can be changed."""
+    run, data = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(tiny_run, run)
+    recipe = rundir.load_run(run).recipe
+    shutil.copytree(recipe.data.source, data)
+    return run, recipe.data.model_copy(update={"source": str(data)})
+
+
+def test_thresholds_are_chosen_on_validation_and_only_measured_on_test(tiny_run):
+    validation, test = read_evaluations(tiny_run)
+    chosen = [item.confidence for item in validation.coverage.thresholds]
+    assert chosen
+    assert [item.confidence for item in test.coverage.thresholds] == chosen
+
+
+def test_test_is_searched_in_train_and_validation_and_validation_in_train(tiny_run):
+    validation, test = read_evaluations(tiny_run)
+    assert set(validation.leaks) == {"train"}
+    assert set(test.leaks) == {"train", "validation"}
+
+
+def test_evaluating_again_gives_the_figures_of_training(tiny_run, predictor):
+    settings = predictor.recipe.data
+    for stored in read_evaluations(tiny_run):
+        found = assess_split(tiny_run, predictor, settings, stored.split).evaluation
+        assert replace(found, seconds=stored.seconds) == stored
+
+
+def test_other_data_is_compared_with_the_training_data(tiny_run, predictor, tmp_path):
+    train = load_labelled_texts(predictor.recipe.data).train
+    names = [predictor.labels[number] for number in train.label_ids[:5]]
+    rows = [*zip(train.texts[:5], names, strict=True), *make_rows(40, seed=9)]
+    settings = DataSettings(source=str(write_csv(tmp_path / "other.csv", rows)))
+    found = assess_split(tiny_run, predictor, settings, "test").evaluation
+    assert found.leaks["train"].same_label == 5
+    assert len(found.baselines) == 2
+    assert not found.chose_checkpoint
+
+
+def test_without_the_training_data_the_kept_baselines_answer_and_a_note_says_it(own, tmp_path):
+    run, _ = own
+    text = (run / "recipe.toml").read_text()
+    source = rundir.load_run(run).recipe.data.source
+    (run / "recipe.toml").write_text(text.replace(source, str(tmp_path / "gone")))
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["files"] |= rundir.describe_files(run, ["recipe.toml"])
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    settings = DataSettings(source=str(write_csv(tmp_path / "other.csv", make_rows(30, seed=4))))
+    found = assess_split(run, Predictor.load(run), settings, "test").evaluation
+    assert len(found.baselines) == 2
+    assert not found.leaks
+    assert "training data cannot be read" in found.notes[0]
+    shutil.rmtree(run / "baseline")
+    found = assess_split(run, Predictor.load(run), settings, "test").evaluation
+    assert found.baselines == ()
+    assert "no baselines" in found.notes[1]
+
+
+def test_training_data_that_has_changed_is_noticed(own):
+    run, settings = own
+    with (rundir.Path(settings.source) / "train.csv").open("a", newline="") as stream:
+        csv.writer(stream).writerow(["a new match of the team", "sport"])
+    predictor = Predictor.load(run)
+    predictor.recipe = predictor.recipe.model_copy(update={"data": settings})
+    found = assess_split(run, predictor, settings, "test").evaluation
+    assert found.notes == ("the training data has changed since this run was trained",)
+
+
+def test_a_column_to_group_by_must_be_there(tiny_run, predictor, tmp_path):
+    path = write_csv(tmp_path / "other.csv", make_rows(30, seed=4))
+    settings = DataSettings(source=str(path), slice_columns=("day",))
+    with pytest.raises(DataError, match=r"other\.csv: no column 'day' in its test split"):
+        assess_split(tiny_run, predictor, settings, "test")
+    settings = DataSettings(source=str(path), slice_columns=("label",))
+    slices = assess_split(tiny_run, predictor, settings, "test").evaluation.slices
+    assert {item.value for item in slices if item.column == "label"} == set(predictor.labels)
+
+
+def test_a_split_that_the_run_has_not_is_an_error(predictor):
+    settings = predictor.recipe.data.model_copy(update={"source": "embedded:headlines"})
+    with pytest.raises(DataError):
+        load_examples(predictor, settings, "nonsense")
+    with pytest.raises(DataError, match="has no 'nonsense' split"):
+        load_examples(predictor, predictor.recipe.data, "nonsense")
+
+
+def test_a_confidence_is_found_on_validation_for_any_precision(tiny_run):
+    low, high = find_confidence(tiny_run, 0.5), find_confidence(tiny_run, 0.9)
+    assert 0.0 < low <= high <= 1.0
+
+
+def test_a_precision_that_validation_does_not_reach_is_refused(own):
+    run, _ = own
+    values = json.loads((run / "evaluation.json").read_text())
+    for point in values["evaluations"][0]["coverage"]["curve"]:
+        point["precision"] = 0.7
+    (run / "evaluation.json").write_text(json.dumps(values))
+    with pytest.raises(ModelError, match=r"no answers are 99.00% precise, the surest are 70.00%"):
+        find_confidence(run, 0.99)
+    values["evaluations"] = values["evaluations"][1:]
+    (run / "evaluation.json").write_text(json.dumps(values))
+    with pytest.raises(ModelError, match="holds no evaluation on validation"):
+        find_confidence(run, 0.99)
+
+
+def test_a_temperature_changes_confidence_and_no_label(tiny_run, predictor):
+    texts = [text for text, _ in make_rows(60, seed=7)]
+    found = predictor.predict_proba(texts).values
+    other = Predictor.load(tiny_run)
+    other.temperature = 3.0 * predictor.temperature
+    flatter = other.predict_proba(texts).values
+    assert (flatter.argmax(axis=1) == found.argmax(axis=1)).all()
+    assert (flatter.max(axis=1) < found.max(axis=1)).all()
+    assert np.allclose(flatter.sum(axis=1), 1.0, atol=1e-6)
+
+
+def test_what_is_assessed_is_stored_and_drawn(tiny_run, tmp_path):
+    found = assess_run(tiny_run, load_labelled_texts(rundir.load_run(tiny_run).recipe.data))
+    pictures = save_assessments(tmp_path, found, [])
+    assert [item.split for item in read_evaluations(tmp_path)] == ["validation", "test"]
+    assert all(picture.is_file() for picture in pictures)
+    assert (tmp_path / "predictions" / "test.jsonl").read_text().count("\n") == 60

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+from scipy.stats import chi2
+from sklearn.metrics import confusion_matrix, f1_score
+
+from textlora.significance import compare_answers, compute_f1_intervals
+
+
+def answers(only_first, only_second, both=100, neither=10):
+    first = [True] * (only_first + both) + [False] * (only_second + neither)
+    second = [False] * only_first + [True] * both + [True] * only_second + [False] * neither
+    return np.array(first), np.array(second)
+
+
+def test_a_classifier_does_not_differ_from_itself():
+    first, _ = answers(20, 20)
+    found = compare_answers(first, first)
+    assert (found.difference, found.p_value) == (0.0, 1.0)
+    assert found.verdict == "no difference shown"
+
+
+def test_exchanging_the_two_exchanges_the_verdict():
+    first, second = answers(60, 20)
+    one, two = compare_answers(first, second), compare_answers(second, first)
+    assert (one.verdict, two.verdict) == ("better", "worse")
+    assert one.p_value == two.p_value
+    assert one.difference == -two.difference
+    assert one.describe().startswith("better by 21.1 points (1")
+    assert two.describe().startswith("worse by 21.1 points (1")
+
+
+def test_the_exact_test_is_near_the_usual_formula_for_many_texts():
+    first, second = answers(520, 430, both=5_000)
+    statistic = (abs(520 - 430) - 1) ** 2 / (520 + 430)
+    assert compare_answers(first, second).p_value == pytest.approx(
+        chi2.sf(statistic, df=1), rel=0.02
+    )
+
+
+def test_three_more_right_answers_are_no_difference_and_words_say_so():
+    found = compare_answers(*answers(23, 20))
+    assert found.verdict == "no difference shown"
+    assert found.describe().startswith("no difference shown (+2.0 points, -")
+
+
+def test_the_interval_of_a_difference_holds_it_as_often_as_it_says():
+    random = np.random.default_rng(5)
+    held = 0
+    for trial in range(300):
+        first, second = random.random(400) < 0.9, random.random(400) < 0.85
+        interval = compare_answers(first, second, seed=trial).interval
+        held += interval.low <= 0.05 <= interval.high
+    assert 0.91 <= held / 300 <= 0.985
+
+
+def test_f1_intervals_are_those_of_drawing_the_texts_themselves():
+    random = np.random.default_rng(0)
+    true = random.integers(3, size=500)
+    given = np.where(random.random(500) < 0.8, true, random.integers(3, size=500))
+    found = compute_f1_intervals(tuple(map(tuple, confusion_matrix(true, given))))
+    drawn = []
+    for _ in range(600):
+        rows = random.integers(500, size=500)
+        drawn.append(f1_score(true[rows], given[rows], average="macro"))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert found.macro.low == pytest.approx(low, abs=0.01)
+    assert found.macro.high == pytest.approx(high, abs=0.01)
+    assert found.weighted.low < f1_score(true, given, average="weighted") < found.weighted.high
+
+
+def test_a_class_without_texts_does_not_lower_macro_f1():
+    whole = compute_f1_intervals(((50, 0, 0), (0, 50, 0), (0, 0, 0)))
+    assert whole.macro.low == whole.macro.high == 1.0
