@@ -81,8 +81,8 @@ def test_prediction_speeds_are_those_of_the_committed_results():
         "textlora `--backend openvino-int8`": "openvino-int8",
         "textlora `--backend openvino`": "openvino",
         "textlora (torch)": "torch",
-        "OpenVINO int8 by hand": "OpenVINO int8 (NNCF), sorted, batches of 32",
-        "OpenVINO bf16 by hand": "OpenVINO bf16, sorted, batches of 4,096 tokens",
+        "OpenVINO int8 by hand": "OpenVINO int8 (NNCF), sorted",
+        "OpenVINO bf16 by hand": "OpenVINO bf16, sorted",
         "ONNX Runtime dynamic int8": "ONNX Runtime dynamic int8, sorted, batches of 32",
         "ONNX Runtime float32": "ONNX Runtime fp32, sorted, batches of 32",
         "PEFT, not merged, bf16": "PEFT not merged, sorted, batches of 32, bf16",
@@ -92,7 +92,14 @@ def test_prediction_speeds_are_those_of_the_committed_results():
     }
     for start, contender in rows.items():
         names = ("minilm, 7,600 texts", "mpnet-base", "roberta-base")
-        speeds = [cases[name]["contenders"][contender]["texts_per_s"] for name in names]
+        speeds = [
+            max(
+                row["texts_per_s"]  # the better of two ways to cut batches
+                for key, row in cases[name]["contenders"].items()
+                if key == contender or key.startswith(f"{contender}, batches")
+            )
+            for name in names
+        ]
         line = next(line for line in README.splitlines() if line.startswith(f"| {start}"))
         assert line.endswith("".join(f" {speed:.1f} |" for speed in speeds)), start
 
