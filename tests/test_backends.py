@@ -239,3 +239,28 @@ def test_a_file_is_not_continued_by_another_backend(run, tmp_path):
     other = Predictor.load(run, "openvino")
     with pytest.raises(SettingsError, match="backend was 'torch bfloat16|backend was 'torch float"):
         predict_files(other, [source], target, options)
+
+
+def test_a_process_that_opened_and_dropped_backends_survives_a_signal(run):
+    """Closed OpenVINO cores leave the stack of signal handlers in freed memory; none is closed."""
+    script = (
+        "import gc, os, signal, sys\n"
+        "from textlora.predictor import Predictor\n"
+        "caught = []\n"
+        "signal.signal(signal.SIGTERM, lambda *_: caught.append(1))\n"
+        "kept = []\n"
+        "for name in ('openvino', 'torch', 'openvino', 'openvino'):\n"
+        "    kept.append(Predictor.load(sys.argv[1], name))\n"
+        "    kept[-1].predict(['a match'])\n"
+        "while kept:\n"
+        "    kept.pop(0)\n"
+        "    gc.collect()\n"
+        "    filled = [bytearray(size) for size in range(64, 70_000, 64)]\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "print(len(caught))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, run], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, (done.returncode, done.stderr[-500:])
+    assert done.stdout.split() == ["4"]
