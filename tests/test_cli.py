@@ -18,6 +18,7 @@ from conftest import make_rows, write_csv
 from textlora.cli import main
 from textlora.tables import read_rows
 
+ROWS = make_rows(40, seed=11)
 TINY = (
     "training.epochs=2",
     "training.batch_size=8",
@@ -83,6 +84,8 @@ def test_json_is_one_object_and_nothing_else(run_command, tiny_run, data_folder,
         "evaluate": ["evaluate", tiny_run, "--data", data_folder],
         "predict": ["predict", tiny_run, "--input", data_folder / "test.csv",
                     "--output", tmp_path / "out.csv"],
+        "compare": ["compare", tiny_run, tiny_run],
+        "explain": ["explain", tiny_run, "the coach of a team"],
         "doctor": ["doctor"],
     }  # fmt: skip
     results = {}
@@ -93,6 +96,8 @@ def test_json_is_one_object_and_nothing_else(run_command, tiny_run, data_folder,
     assert results["plan"]["trainable"] == 814_852
     assert results["evaluate"]["scores"]["num_texts"] == 60
     assert results["predict"]["rows"] == 60
+    assert results["compare"]["agreement"] == 1.0
+    assert [item["word"] for item in results["explain"]["words"]][1] == "coach"
     assert results["doctor"]["embedded_model"].startswith("ok")
 
 
@@ -483,3 +488,39 @@ def test_a_prediction_that_waits_for_a_pipe_stops_at_once(tiny_run, tmp_path):
         os.close(writer)
         feeder.join()
     assert (code, err.splitlines()[0]) == (130, "textlora: stopped")
+
+
+def test_an_evaluation_shows_what_it_is_compared_with(run_command, refuse, tiny_run, tmp_path):
+    rows = [(text, label, "old" if i % 2 else "new") for i, (text, label) in enumerate(ROWS)]
+    path = tmp_path / "other.csv"
+    path.write_text("text,label,age\n" + "".join(",".join(row) + "\n" for row in rows))
+    words = ["evaluate", tiny_run, "--data", path]
+    code, out, err = run_command(*words, "--slice", "age", "--mistakes", "0")
+    assert code == 0, err
+    for part in ("beside TF-IDF + linear", "calibration error", "accept above", "age", "old"):
+        assert part in out
+    assert refuse(3, *words, "--slice", "day").endswith("name one that is there with --slice")
+
+
+def test_two_runs_are_compared_in_words(run_command, refuse, tiny_run, tmp_path):
+    code, out, err = run_command("compare", tiny_run, tiny_run)
+    assert code == 0, err
+    assert "A beside B: no difference shown (+0.0 points" in out
+    assert "the same answer to 100.00% of the texts" in out
+    assert "no such run folder" in refuse(4, "compare", tiny_run, tmp_path / "none")
+
+
+def test_an_explanation_lists_words(run_command, refuse, tiny_run):
+    code, out, _ = run_command("explain", tiny_run, "the rocket and the probe")
+    assert code == 0
+    assert "rocket" in out
+    assert "space, " in out
+    assert "known: money" in refuse(2, "explain", tiny_run, "a rocket", "--label", "weather")
+
+
+def test_a_precision_becomes_a_confidence(run_command, tiny_run, tmp_path):
+    source, target = write_csv(tmp_path / "in.csv", ROWS), tmp_path / "out.csv"
+    words = ["predict", tiny_run, "--input", source, "--output", target]
+    code, _, err = run_command(*words, "--min-precision", "0.9", "--min-confidence", "0.999999")
+    assert code == 0
+    assert "labels of less than 100.00% confidence are left empty" in err

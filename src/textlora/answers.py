@@ -81,6 +81,15 @@ def list_answers(answers: Answers) -> list[StoredAnswer]:
     ]
 
 
+def list_mistakes(answers: Answers, count: int) -> list[StoredAnswer]:
+    """The wrong answers of which the classifier was surest."""
+    wrong = np.flatnonzero(~answers.right)
+    sure = answers.probabilities.max(axis=1)[wrong]
+    chosen = wrong[np.argsort(-sure, kind="stable")[:count]]
+    stored = list_answers(answers)
+    return [stored[place] for place in chosen]
+
+
 def write_answers(folder: Path, split: str, answers: Answers) -> Path:
     """Store them in FOLDER/predictions; returns the file.
 

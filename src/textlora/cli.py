@@ -156,6 +156,7 @@ def evaluate(
         list[str] | None,
         typer.Option("--slice", metavar="COLUMN", help="Also by the values of a column."),
     ] = None,
+    mistakes: Annotated[int, typer.Option(min=0, help="The surest mistakes shown.")] = 3,
     settings: SetOption = None,
     backend: BackendOption = "torch",
     as_json: JsonOption = False,
@@ -177,7 +178,7 @@ def evaluate(
     from textlora import console
 
     console.show_evaluation(result.evaluation)
-    console.show_details(result.evaluation)
+    console.show_details(result, mistakes)
 
 
 @app.command()

@@ -8,6 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from textlora.adapters import AdapterPlan
+from textlora.answers import list_mistakes
+from textlora.assessment import Assessment
 from textlora.comparison import Comparison
 from textlora.evaluation import Evaluation
 from textlora.explanation import Explanation
@@ -58,10 +60,13 @@ def show_evaluation(evaluation: Evaluation) -> None:
     _show_classes(evaluation.scores.classes)
 
 
-def show_details(evaluation: Evaluation) -> None:
-    """Print what can be accepted above which confidence, and figures by length and column."""
-    _show_thresholds(evaluation)
-    _show_slices(evaluation)
+def show_details(assessment: Assessment, mistakes: int) -> None:
+    """Print what can be accepted above which confidence, slices, and the surest mistakes."""
+    _show_thresholds(assessment.evaluation)
+    _show_slices(assessment.evaluation)
+    for item in list_mistakes(assessment.answers, mistakes):
+        print_line(f"{item.label}, taken for {item.predicted} with {item.confidence:.0%}")
+        print_line(f"  {shorten(item.text)}")
 
 
 def _show_findings(evaluation: Evaluation) -> None:
