@@ -16,8 +16,8 @@ LAYERS = [
     {"runtime", "tables", "adapters", "attention", "projection"},
     {"sources", "rowencoder", "chunkfile"},
     {"data", "encoder", "shards"},
-    {"batching", "rundir", "inputs", "leaks"},
-    {"checkpoints", "history", "engine", "tokencache", "baselines"},
+    {"batching", "rundir", "inputs", "leaks", "datacheck"},
+    {"checkpoints", "history", "engine", "tokencache", "baselines", "datafix"},
     {"prefix"},
     {"torchbackend"},
     {"openvinobackend"},
@@ -50,6 +50,7 @@ FENCES = {
     "openvino": {"openvinobackend"},
     "nncf": {"openvinobackend"},
     "captum": {"explanation"},
+    "ftfy": {"datacheck", "datafix"},
 }
 # Loading code or data that can run code has no place anywhere.
 FORBIDDEN = {"pickle", "joblib", "dill", "marshal", "shelve"}

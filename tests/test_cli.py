@@ -524,3 +524,40 @@ def test_a_precision_becomes_a_confidence(run_command, tiny_run, tmp_path):
     code, _, err = run_command(*words, "--min-precision", "0.9", "--min-confidence", "0.999999")
     assert code == 0
     assert "labels of less than 100.00% confidence are left empty" in err
+
+
+def test_data_is_checked_and_repaired_before_training(run_command, refuse, tiny_bert, tmp_path):
+    source, out = (
+        write_csv(tmp_path / "rows.csv", [*ROWS, ("a cup", ""), ROWS[0]]),
+        tmp_path / "out",
+    )
+    words = ["check", source, "--model", tiny_bert]
+    code, shown, err = run_command(*words, "--fix", out)
+    assert (code, err) == (3, "")
+    assert "error: train: rows without a label: 1" in shown
+    assert f"{source}:42: [no label] a cup" in shown
+    assert (
+        f"{out}/train.csv: 40 rows; rows removed (no label): 1; rows removed (duplicate): 1"
+        in shown
+    )
+    code, shown, _ = run_command("check", out, "--model", tiny_bert)
+    assert code == 0
+    assert "nothing to complain about" in shown
+    assert "exists already" in refuse(3, *words, "--fix", out)
+    code, shown, _ = run_command(*words, "--json")
+    assert code == 3
+    assert json.loads(shown)["splits"][0]["rows"] == 42
+
+
+@pytest.mark.slow
+def test_training_says_first_what_is_wrong_with_the_data(run_command, tiny_bert, tmp_path):
+    source = write_csv(
+        tmp_path / "rows.csv", [*make_rows(60), ("the same", "sport"), ("the same", "money")]
+    )
+    changes = ("training.epochs=0.1", "data.validation_share=0.2")
+    code, _, err = run_command(*training_words(tiny_bert, source, tmp_path / "run", *changes))
+    assert code == 0
+    lines = err.splitlines()
+    assert lines[0] == "train: 62 rows, sport 34%, money 34%, space 32%"
+    assert lines[1] == "warning: train: equal texts with different labels: 2"
+    assert lines[2] == f"textlora check {source} shows them"

@@ -215,9 +215,11 @@ def test_a_classifier(tmp_path, learners, older):
     def prepare(run):
         run.mkdir()
         if older:
-            save_run(learners[0], run)
+            save_run(learners[0], run, 1.0)
 
-    spoil_every_call(prepare, lambda run: save_run(learners[1], run), read_classifier, tmp_path)
+    spoil_every_call(
+        prepare, lambda run: save_run(learners[1], run, 1.0), read_classifier, tmp_path
+    )
 
 
 @pytest.fixture
@@ -252,7 +254,7 @@ def test_a_disk_that_is_full_at_any_page(small_disk, what, origin, learners):
         if what == "checkpoint":
             save_checkpoint(run, make_checkpoint(3 + number, best_step=3 + number), origin)
         else:
-            save_run(learners[number], run)
+            save_run(learners[number], run, 1.0)
 
     def read():
         return read_checkpoint(run, origin) if what == "checkpoint" else read_classifier(run)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from textlora.errors import SettingsError, TextloraError, UnfinishedError
+from textlora.errors import DataError, SettingsError, TextloraError, UnfinishedError
 from textlora.progress import Reporter
 from textlora.settings import BackendName, Recipe, list_recipes, load_recipe
 
@@ -47,6 +47,7 @@ BackendOption = Annotated[
     BackendName,
     typer.Option(help="What computes; auto is the fastest here that keeps the labels."),
 ]
+_LONGEST = 1 << 20  # tokens: so that a text that would be cut is counted whole
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by train.")]
 
 
@@ -115,6 +116,46 @@ def plan(
 
 
 @app.command()
+def check(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="As --data of train.")],
+    fix: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Write a repaired copy to a new folder.")
+    ] = None,
+    model: ModelOption = None,
+    recipe: RecipeOption = "quickstart",
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look for what is wrong with labelled texts; exit code 3 if they cannot be trained on."""
+    from textlora import encoder
+    from textlora.batching import tokenize
+    from textlora.datacheck import check_splits
+    from textlora.sources import read_splits
+
+    resolved = _load(recipe, settings, data__source=data, model__name=model)
+    parts = read_splits(resolved.data, tolerant=True)
+    files = encoder.locate_encoder(resolved.model)
+    tokenizer = encoder.load_tokenizer(files.folder, files.name)
+    found = check_splits(
+        data, parts, resolved.model.max_length,
+        lambda texts: tokenize(tokenizer, texts, _LONGEST).lengths.tolist(),
+    )  # fmt: skip
+    fixes = []
+    if fix is not None:
+        from textlora.datafix import fix_splits
+
+        fixes = fix_splits(resolved.data, parts, fix)
+    if as_json:
+        _print_json({**asdict(found), "fixes": [asdict(item) for item in fixes]})
+    else:
+        from textlora import console
+
+        console.show_check(found)
+        console.show_fixes(fixes, fix)
+    raise typer.Exit(0 if found.is_usable else DataError.exit_code)
+
+
+@app.command()
 def train(
     recipe: RecipeOption = "reference",
     data: DataOption = None,
@@ -131,11 +172,17 @@ def train(
 ) -> None:
     """Train a classifier, verify that it reloads, and evaluate it."""
     from textlora.data import load_labelled_texts
+    from textlora.datacheck import check_splits
     from textlora.pipeline import copy_pictures, train_run
+    from textlora.sources import read_splits
 
     resolved = _load(recipe, settings, data__source=data, model__name=model)
-    texts = load_labelled_texts(resolved.data)
-    result = train_run(resolved, texts, out, resume=resume, report=Reporter(quiet=as_json))
+    report = Reporter(quiet=as_json)
+    parts = read_splits(resolved.data)
+    texts = load_labelled_texts(resolved.data, parts)
+    for line in check_splits(resolved.data.source, parts, resolved.model.max_length).summarize():
+        report.say(line)
+    result = train_run(resolved, texts, out, resume=resume, report=report)
     if pictures is not None:
         copy_pictures(result.pictures, pictures)
     if as_json:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +12,8 @@ from textlora.adapters import AdapterPlan
 from textlora.answers import list_mistakes
 from textlora.assessment import Assessment
 from textlora.comparison import Comparison
+from textlora.datacheck import DataCheck
+from textlora.datafix import REMOVED, SplitFix
 from textlora.evaluation import Evaluation
 from textlora.explanation import Explanation
 from textlora.metrics import ClassScores
@@ -146,6 +149,35 @@ def show_comparison(comparison: Comparison, examples: int) -> None:
                 f"{flip.first_confidence:.0%}, B {flip.second} with {flip.second_confidence:.0%})"
             )
             print_line(f"  {shorten(flip.text)}")
+
+
+def show_check(check: DataCheck) -> None:
+    """Print the size of each split, and each finding with examples and what to do."""
+    for facts in check.splits:
+        print_line(f"{facts.name}: {facts.rows:,} rows, {facts.describe()}")
+        lengths = facts.lengths
+        if lengths is not None:
+            sample = f" (of {lengths.num_texts:,} texts)" if lengths.num_texts < facts.rows else ""
+            print_line(
+                f"  tokens: median {lengths.median}, 95 % up to {lengths.p95}, longest "
+                f"{lengths.longest:,}; {lengths.cut_share:.1%} cut{sample}"
+            )
+    for item in check.findings:
+        print_line(f"{item.severity}: {item.split}: {item.what}: {item.count:,}; {item.advice}")
+        for example in item.examples:
+            print_line(f"    {example}")
+    if not check.findings:
+        print_line("nothing to complain about")
+
+
+def show_fixes(fixes: Sequence[SplitFix], folder: Path | None) -> None:
+    """Print what was changed in each split of a repaired copy."""
+    for item in fixes:
+        counts = [f"{what}: {count:,}" for what, count in item.changed.items()]
+        counts += [f"rows removed ({why}): {count:,}" for why, count in item.removed.items()]
+        print_line(f"{folder}/{item.name}.csv: {item.rows:,} rows; {'; '.join(counts) or 'as was'}")
+    if any(item.removed for item in fixes):
+        print_line(f"{folder}/{REMOVED}: the rows that were removed, and why")
 
 
 def show_explanation(explanation: Explanation) -> None:

@@ -64,12 +64,14 @@ def clean_text(text: str, *, repair_entities: bool = False) -> str:
     return " ".join(text.split())
 
 
-def load_labelled_texts(settings: DataSettings) -> LabelledTexts:
-    """Read everything training needs.
+def load_labelled_texts(
+    settings: DataSettings, raw: dict[str, RawSplit] | None = None
+) -> LabelledTexts:
+    """Everything training needs, read now or from splits that were read already.
 
     Raises:  DataError naming the file, and the line or the label, of what cannot be used.
     """
-    parts = read_splits(settings)
+    parts = read_splits(settings) if raw is None else raw
     if "train" not in parts:
         raise DataError(
             f"{settings.source}: no train split; name a file train.csv (or .tsv, .jsonl, .parquet)"

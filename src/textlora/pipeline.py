@@ -55,8 +55,9 @@ def train_run(
     start = time.perf_counter()
     with _lock(run):
         learner, state = _fit(recipe, texts, run, resume, report)
+        temperature = _find_temperature(run, state.best_step)
         report.say("saving; a fresh process loads it and must give the same answers")
-        difference = _save(learner, run, state, partial(_verify, learner, texts, run))
+        difference = _save(learner, run, temperature, partial(_verify, learner, texts, run))
         assessments = assess_run(run, texts)
         pictures = save_assessments(run, assessments, read_history(run))
     return TrainedRun(
@@ -81,7 +82,7 @@ def fit_run(
     """
     with _lock(run):
         learner, state = _fit(recipe, texts, run, resume, report)
-        _save(learner, run, state)
+        _save(learner, run, _find_temperature(run, state.best_step))
     return learner, state
 
 
@@ -132,7 +133,7 @@ def _fit(
 def _save(
     learner: Learner,
     run: Path,
-    state: TrainingState,
+    temperature: float,
     check: Callable[[Path], float] = lambda _: 0.0,
 ) -> float:
     weights = learner.weights.read()
@@ -146,7 +147,7 @@ def _save(
         trainable_parameters=learner.plan.trainable,
         total_parameters=learner.plan.total,
         files={},
-        temperature=_find_temperature(run, state.best_step),
+        temperature=temperature,
     )
     try:
         return rundir.save_classifier(run, trained, learner.recipe, manifest, check)

@@ -33,7 +33,8 @@ class RawSplit:
 
     Each text has its file, and its line there from 1 (Parquet, Hub: its row in the split).
     `order` lists the label names in their order where the data itself says it. `slices` has the
-    columns that scores are grouped by.
+    columns that scores are grouped by. Read tolerantly, rows without a label have an empty one, and
+    `faults` has those that could not be read, as `file:line: reason`.
     """
 
     where: str
@@ -43,10 +44,13 @@ class RawSplit:
     lines: list[int]
     order: tuple[str, ...] = ()
     slices: dict[str, list[str]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
 
 
-def read_splits(settings: DataSettings) -> dict[str, RawSplit]:
+def read_splits(settings: DataSettings, *, tolerant: bool = False) -> dict[str, RawSplit]:
     """All splits of the source, under the names train, validation and test.
+
+    When `tolerant`, rows that cannot be used are told in the result instead of ending the reading.
 
     Raises:  DataError naming what is missing or cannot be read.
     """
@@ -57,21 +61,22 @@ def read_splits(settings: DataSettings) -> dict[str, RawSplit]:
             raise DataError(
                 f"data.source: no embedded sample {source!r}; there is embedded:headlines"
             )
-        return _read_folder(folder, settings)
+        return _read_folder(folder, settings, tolerant)
     if source in HUB_ALIASES or source.startswith("hub:"):
-        return _read_hub(HUB_ALIASES.get(source, source.removeprefix("hub:")), settings)
+        name = HUB_ALIASES.get(source, source.removeprefix("hub:"))
+        return _read_hub(name, settings, tolerant)
     path = Path(source).expanduser()
     if path.is_dir():
-        return _read_folder(path, settings)
+        return _read_folder(path, settings, tolerant)
     if not path.exists() and path.suffix.lower() not in (*SUFFIXES, ".gz"):
         raise DataError(
             f"data.source: {source!r} is no file or folder; give a path, "
             "hub:owner/name, ag_news or embedded:headlines"
         )
-    return {"train": _read_file(path, settings)}
+    return {"train": _read_file(path, settings, tolerant)}
 
 
-def _read_hub(name: str, settings: DataSettings) -> dict[str, RawSplit]:
+def _read_hub(name: str, settings: DataSettings, tolerant: bool) -> dict[str, RawSplit]:
     repository, _, revision = name.partition("@")
     if not is_hub_reachable():
         go_offline()  # before the import: `datasets` reads the switch once
@@ -84,7 +89,7 @@ def _read_hub(name: str, settings: DataSettings) -> dict[str, RawSplit]:
             f"hub:{repository}: cannot be loaded from the Hugging Face Hub ({reason}); check name "
             "and network, or give a folder or file with --data (embedded:headlines needs neither)"
         ) from None
-    return _convert_dataset(loaded, f"hub:{repository}", settings)
+    return _convert_dataset(loaded, f"hub:{repository}", settings, tolerant)
 
 
 def _import_datasets() -> Any:
@@ -94,27 +99,54 @@ def _import_datasets() -> Any:
     return datasets
 
 
-def _convert_dataset(loaded: Any, where: str, settings: DataSettings) -> dict[str, RawSplit]:
+def _convert_dataset(
+    loaded: Any, where: str, settings: DataSettings, tolerant: bool
+) -> dict[str, RawSplit]:
     parts = {}
     for key, dataset in loaded.items():
         name = _find_split_name(key)
         if name is None:
             continue
-        text_columns, label_column = _find_columns(dataset.column_names, f"{where} {key}", settings)
+        text_columns, label_column = find_columns(dataset.column_names, f"{where} {key}", settings)
         names = getattr(dataset.features[label_column], "names", None) or settings.label_names
         rows = (dataset[column] for column in (*text_columns, label_column))
         *texts, labels = (list(column) for column in rows)
         if set(labels) == {-1}:
             continue  # how the Hub marks a split whose labels are kept secret
         joined = [_join_texts(row) for row in zip(*texts, strict=True)]
-        part = _make_part(f"{where} {key}", joined, labels, range(1, len(labels) + 1), tuple(names))
+        part = _make_part(
+            f"{where} {key}", joined, labels, range(1, len(labels) + 1), tuple(names), tolerant
+        )
         kept = _find_slices(dataset.column_names, settings)
         slices = {column: [*map(_name_value, dataset[column])] for column in kept}
         parts[name] = replace(part, slices=slices)
     return parts
 
 
-def _read_folder(folder: Path, settings: DataSettings) -> dict[str, RawSplit]:
+def _read_folder(folder: Path, settings: DataSettings, tolerant: bool) -> dict[str, RawSplit]:
+    files = _find_split_files(folder)
+    if all(find_format(path) == "parquet" for paths in files.values() for path in paths):
+        return _read_parquet_files(folder, files, settings, tolerant)
+    return {
+        name: _join(f"{folder} {name}", [_read_file(path, settings, tolerant) for path in paths])
+        for name, paths in files.items()
+    }
+
+
+def find_files(settings: DataSettings) -> dict[str, list[Path]]:
+    """The files that hold each split.
+
+    Raises:  DataError for data that lies in no file of the user's, and as `read_splits`.
+    """
+    path = Path(settings.source).expanduser()
+    if path.is_dir():
+        return _find_split_files(path)
+    if path.is_file():
+        return {"train": [path]}
+    raise DataError(f"{settings.source}: is no file or folder; download it first")
+
+
+def _find_split_files(folder: Path) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {}
     for path in sorted([*folder.iterdir(), *(folder / "data").glob("*")]):
         name = _find_split_name(path.name)
@@ -129,16 +161,11 @@ def _read_folder(folder: Path, settings: DataSettings) -> dict[str, RawSplit]:
         if len({find_format(path) for path in paths}) > 1:
             shown = ", ".join(path.name for path in paths)
             raise DataError(f"{folder}: the {name} split is there twice ({shown}); keep one format")
-    if all(find_format(path) == "parquet" for paths in files.values() for path in paths):
-        return _read_parquet_files(folder, files, settings)
-    return {
-        name: _join(f"{folder} {name}", [_read_file(path, settings) for path in paths])
-        for name, paths in files.items()
-    }
+    return files
 
 
 def _read_parquet_files(
-    folder: Path, files: dict[str, list[Path]], settings: DataSettings
+    folder: Path, files: dict[str, list[Path]], settings: DataSettings, tolerant: bool
 ) -> dict[str, RawSplit]:
     """The layout of a Hub data set: read by its library, which knows the label names in it."""
     datasets = _import_datasets()
@@ -155,11 +182,11 @@ def _read_parquet_files(
                 f"{folder}: {name} files cannot be read as Parquet ({reason}); "
                 "give whole files with at least one row"
             ) from None
-        parts.update(_convert_dataset({name: dataset}, str(folder), settings))
+        parts.update(_convert_dataset({name: dataset}, str(folder), settings, tolerant))
     return parts
 
 
-def _read_file(path: Path, settings: DataSettings) -> RawSplit:
+def _read_file(path: Path, settings: DataSettings, tolerant: bool) -> RawSplit:
     if find_format(path) == "txt":
         raise DataError(f"{path}: a text file has no labels; give CSV, TSV, JSONL or Parquet")
     texts: list[str] = []
@@ -167,9 +194,13 @@ def _read_file(path: Path, settings: DataSettings) -> RawSplit:
     lines: list[int] = []
     slices: dict[str, list[str]] = {}
     columns: tuple[tuple[str, ...], str] | None = None
-    for row in read_rows(path, settings.encoding):
+    faults: list[str] = []
+    for row in read_rows(path, settings.encoding, tolerant=tolerant):
+        if row.fault:
+            faults.append(f"{path}:{row.line}: {row.fault}")
+            continue
         if columns is None:
-            columns = _find_columns(list(row.values), str(path), settings)
+            columns = find_columns(list(row.values), str(path), settings)
             slices = {column: [] for column in _find_slices(list(row.values), settings)}
         text_columns, label_column = columns
         for column, values in slices.items():
@@ -179,8 +210,8 @@ def _read_file(path: Path, settings: DataSettings) -> RawSplit:
         lines.append(row.line)
     if not texts:
         raise DataError(f"{path}: has no rows; give a file with a header and labelled texts")
-    part = _make_part(str(path), texts, labels, lines, settings.label_names)
-    return replace(part, slices=slices)
+    part = _make_part(str(path), texts, labels, lines, settings.label_names, tolerant)
+    return replace(part, slices=slices, faults=faults)
 
 
 def _find_slices(columns: Sequence[str], settings: DataSettings) -> list[str]:
@@ -193,14 +224,19 @@ def _name_value(value: Any) -> str:
 
 
 def _make_part(
-    where: str, texts: list[str], labels: list[Any], lines: Iterable[int], names: tuple[str, ...]
+    where: str,
+    texts: list[str],
+    labels: list[Any],
+    lines: Iterable[int],
+    names: tuple[str, ...],
+    tolerant: bool,
 ) -> RawSplit:
     """`names` are those of integer labels; labels that are names already stay what they are."""
     numbers = list(lines)
     converted = []
     for line, label in zip(numbers, labels, strict=True):
         name = _name_label(label, names)
-        if not name:
+        if not name and not tolerant:
             raise DataError(f"{where}:{line}: no label, got {label!r}; label this row or remove it")
         converted.append(name)
     return RawSplit(where, texts, converted, [where] * len(texts), numbers, names)
@@ -239,6 +275,7 @@ def _join(where: str, parts: list[RawSplit]) -> RawSplit:
             for column in parts[0].slices
             if all(column in part.slices for part in parts)
         },
+        [fault for part in parts for fault in part.faults],
     )
 
 
@@ -252,9 +289,13 @@ def _find_split_name(name: str) -> str | None:
     return next((split for split, words in _SPLIT_NAMES.items() if word in words), None)
 
 
-def _find_columns(
+def find_columns(
     columns: list[str], where: str, settings: DataSettings
 ) -> tuple[tuple[str, ...], str]:
+    """The columns that hold the text, and the one that holds the label.
+
+    Raises:  DataError listing the columns that exist.
+    """
     known = {column.lower(): column for column in columns}
     return find_text_columns(columns, where, settings.text_columns), _find_label(
         known, where, settings

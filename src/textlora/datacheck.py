@@ -1,0 +1,312 @@
+"""What is wrong with labelled texts, before anything is trained on them.
+
+Each finding says how often, where (file and line), and what to do. It is an error if training would
+refuse the data or its score would mean nothing.
+"""
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ftfy.badness
+import numpy as np
+
+from textlora.data import clean_text
+from textlora.sources import RawSplit
+
+Severity = Literal["error", "warning", "note"]
+_MAX_EXAMPLES, _SHOWN_LABELS = 3, 8
+_SHOWN_CHARS = 70
+_TOKEN_SAMPLE = 20_000  # texts whose tokens are counted
+_FEW_ROWS = 10  # of a label: what is learned from fewer is luck
+_IMBALANCE = 20  # times as many rows in the largest class as in the smallest
+_LONG_LABEL = 60  # characters on average: that is a text
+_MUCH_CUT = 0.05
+_MARKUP = re.compile(r"#\d{2,5};|\b(?:quot|amp|lt|gt|nbsp|apos);|&#?\w+;|</?[a-zA-Z]+[ />]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of trouble in one split. `examples` are `file:line: text`."""
+
+    severity: Severity
+    split: str
+    what: str
+    count: int
+    advice: str
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens a text has, counted on `num_texts` of a split; `cut_share` is longer than is read."""
+
+    num_texts: int
+    median: int
+    p95: int
+    longest: int
+    cut_share: float
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """Rows, and rows of each label, the largest first."""
+
+    name: str
+    rows: int
+    labels: dict[str, int]
+    lengths: Lengths | None
+
+    def describe(self) -> str:
+        """The largest labels and their shares."""
+        total = sum(self.labels.values()) or 1
+        shown = [f"{label} {count / total:.0%}" for label, count in self.labels.items()]
+        more = f", and {len(shown) - _SHOWN_LABELS} more" if len(shown) > _SHOWN_LABELS else ""
+        return ", ".join(shown[:_SHOWN_LABELS]) + more
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """All that was found, the worst first."""
+
+    source: str
+    splits: tuple[SplitFacts, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether nothing was found that forbids training."""
+        return not any(item.severity == "error" for item in self.findings)
+
+    def summarize(self) -> list[str]:
+        """A few lines: the size of each split, and what is more than a note."""
+        lines = [f"{facts.name}: {facts.rows:,} rows, {facts.describe()}" for facts in self.splits]
+        grave = [item for item in self.findings if item.severity != "note"]
+        lines += [f"{item.severity}: {item.split}: {item.what}: {item.count:,}" for item in grave]
+        if grave:
+            lines.append(f"textlora check {self.source} shows them")
+        return lines
+
+
+CountTokens = Callable[[list[str]], list[int]]
+
+
+def check_splits(
+    source: str,
+    parts: dict[str, RawSplit],
+    max_length: int,
+    count_tokens: CountTokens | None = None,
+) -> DataCheck:
+    """Look through splits that were read tolerantly; without `count_tokens` lengths are left out.
+
+    Units:   max_length in tokens.
+    """
+    cleaned = {name: [clean_text(text) for text in part.texts] for name, part in parts.items()}
+    facts, findings = [], []
+    for name, part in parts.items():
+        lengths = (
+            None if count_tokens is None else _measure(cleaned[name], count_tokens, max_length)
+        )
+        counts = Counter(label for label in part.labels if label)
+        facts.append(SplitFacts(name, len(part.texts), dict(counts.most_common()), lengths))
+        split = _Split(name, part, cleaned[name])
+        findings += [*_check_rows(split), *_check_labels(split, facts[-1]), *_check_texts(split)]
+        findings += _check_lengths(facts[-1], max_length)
+    findings += _check_between(parts, cleaned)
+    order = {"error": 0, "warning": 1, "note": 2}
+    findings.sort(key=lambda item: order[item.severity])
+    return DataCheck(source, tuple(facts), tuple(findings))
+
+
+def normalize_label(label: str) -> str:
+    """What labels have in common that are meant to be one: no case, no white space, no dashes."""
+    return re.sub(r"[\s_\-]+", "", unicodedata.normalize("NFKC", label)).casefold()
+
+
+def find_variants(labels: Iterable[str]) -> dict[str, str]:
+    """Labels that differ from a more common one in case or white space only, and that one."""
+    counts = Counter(labels)
+    forms: dict[str, list[str]] = defaultdict(list)
+    for label, _ in counts.most_common():
+        forms[normalize_label(label)].append(label)
+    return {form: first for first, *others in forms.values() for form in others}
+
+
+def has_markup(text: str) -> bool:
+    """Whether `data.repair_entities` would change a text."""
+    return _MARKUP.search(text) is not None and clean_text(text, repair_entities=True) != text
+
+
+def is_misread(text: str) -> bool:
+    """Whether a text was decoded with the wrong encoding (`â€™` for an apostrophe)."""
+    return not text.isascii() and bool(ftfy.badness.is_bad(text))
+
+
+@dataclass(frozen=True)
+class _Split:
+    name: str
+    part: RawSplit
+    texts: list[str]  # cleaned
+
+    def report(
+        self, severity: Severity, what: str, places: list[int], advice: str
+    ) -> Iterator[Finding]:
+        if places:
+            shown = tuple(map(self.show, places[:_MAX_EXAMPLES]))
+            yield Finding(severity, self.name, what, len(places), advice, shown)
+
+    def show(self, place: int) -> str:
+        text = self.texts[place]
+        short = text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 3]}..."
+        label = self.part.labels[place] or "no label"
+        return f"{self.part.files[place]}:{self.part.lines[place]}: [{label}] {short}"
+
+    def select(self, holds: Callable[[str], bool]) -> list[int]:
+        return [place for place, text in enumerate(self.texts) if holds(text)]
+
+
+def _check_rows(split: _Split) -> Iterator[Finding]:
+    faults = split.part.faults
+    if faults:
+        what = "rows that cannot be read"
+        yield Finding("error", split.name, what, len(faults), "mend or remove them",
+                      tuple(faults[:_MAX_EXAMPLES]))  # fmt: skip
+    missing = [place for place, label in enumerate(split.part.labels) if not label]
+    yield from split.report("error", "rows without a label", missing, "label them or remove them")
+    empty = split.select(lambda text: not text)
+    yield from split.report("warning", "empty texts", empty, "training leaves them out")
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, text in enumerate(split.texts):
+        if text:
+            places[text].append(place)
+    repeated = [found for found in places.values() if len(found) > 1]
+    labels = split.part.labels
+    agreeing = [p for found in repeated for p in found[1:] if labels[p] == labels[found[0]]]
+    advice = "they count twice; --fix keeps the first of each"
+    yield from split.report("note", "duplicates with the same label", agreeing, advice)
+    unlike = [p for found in repeated if len({labels[p] for p in found}) > 1 for p in found]
+    advice = "decide on one label; --fix takes them all out"
+    yield from split.report("warning", "equal texts with different labels", unlike, advice)
+
+
+def _check_labels(split: _Split, facts: SplitFacts) -> Iterator[Finding]:
+    labels, counts = split.part.labels, facts.labels
+    variants = find_variants(label for label in labels if label)
+    places = [place for place, label in enumerate(labels) if label in variants]
+    listed = ", ".join(f"{form!r} for {first!r}" for form, first in list(variants.items())[:3])
+    advice = f"they would be classes of their own ({listed}); --fix unifies them"
+    yield from split.report("warning", "labels that differ by case or spaces", places, advice)
+    if counts and _looks_confused(counts, facts.rows):
+        yield Finding("error", split.name, "different labels, nearly one for each row", len(counts),
+                      "text and label columns may be exchanged; name them with data.text_columns "
+                      "and data.label_column", tuple(list(counts)[:_MAX_EXAMPLES]))  # fmt: skip
+    elif split.name == "train":
+        # As they are meant: what differs by case only is told above.
+        meant: Counter[str] = Counter()
+        for label, count in counts.items():
+            meant[variants.get(label, label)] += count
+        yield from _check_counts(dict(meant.most_common()))
+
+
+def _looks_confused(counts: dict[str, int], rows: int) -> bool:
+    if len(counts) > max(20, rows / 2):
+        return True
+    characters = sum(len(label) * count for label, count in counts.items())
+    return characters / sum(counts.values()) > _LONG_LABEL
+
+
+def _check_counts(counts: dict[str, int]) -> Iterator[Finding]:
+    if len(counts) == 1:
+        yield Finding("error", "train", "classes", 1, "a classifier needs at least two",
+                      tuple(counts))  # fmt: skip
+    single = [label for label, count in counts.items() if count == 1]
+    if single:
+        yield Finding("error", "train", "labels with one row", len(single),
+                      "too few to learn from and to check; add rows or remove the label",
+                      tuple(single[:_MAX_EXAMPLES]))  # fmt: skip
+    few = [label for label, count in counts.items() if 1 < count < _FEW_ROWS]
+    if few:
+        yield Finding("warning", "train", f"labels with fewer than {_FEW_ROWS} rows", len(few),
+                      "add rows, or join them with others", tuple(few[:_MAX_EXAMPLES]))  # fmt: skip
+    if counts and max(counts.values()) > _IMBALANCE * min(counts.values()):
+        largest, smallest = next(iter(counts)), list(counts)[-1]
+        yield Finding("note", "train", "rows of the largest label to one of the smallest",
+                      max(counts.values()) // min(counts.values()),
+                      "look at macro F1, and set training.best_metric=f1_macro",
+                      (largest, smallest))  # fmt: skip
+    if counts and all(label.lstrip("-").isdecimal() for label in counts):
+        yield Finding("note", "train", "labels are numbers", len(counts),
+                      "say what they mean with data.label_names",
+                      tuple(list(counts)[:_MAX_EXAMPLES]))  # fmt: skip
+
+
+def _check_texts(split: _Split) -> Iterator[Finding]:
+    report = split.report
+    advice = "save the file as UTF-8 again, or --fix repairs them"
+    yield from report("warning", "texts read in a wrong encoding", split.select(is_misread), advice)
+    lost = split.select(lambda text: "\ufffd" in text)
+    advice = "what stood there is lost; export the texts again"
+    yield from report("warning", "texts with replaced characters", lost, advice)
+    advice = "set data.repair_entities=true, or --fix repairs them"
+    yield from report(
+        "note", "texts with broken entities or tags", split.select(has_markup), advice
+    )
+    control = split.select(lambda text: _CONTROL.search(text) is not None)
+    yield from report("note", "texts with control characters", control, "--fix takes them out")
+    short = split.select(lambda text: bool(text) and " " not in text)
+    severity: Severity = "warning" if len(short) > len(split.texts) / 2 else "note"
+    advice = "check that the text column is the right one"
+    yield from report(severity, "texts of one word", short, advice)
+
+
+def _check_lengths(facts: SplitFacts, max_length: int) -> Iterator[Finding]:
+    lengths = facts.lengths
+    if lengths is not None and lengths.cut_share > 0:
+        severity: Severity = "warning" if lengths.cut_share > _MUCH_CUT else "note"
+        yield Finding(severity, facts.name, f"texts longer than {max_length} tokens",
+                      round(lengths.cut_share * facts.rows),
+                      "they are cut there; raise model.max_length if the model allows")  # fmt: skip
+
+
+def _check_between(parts: dict[str, RawSplit], cleaned: dict[str, list[str]]) -> Iterator[Finding]:
+    if "train" not in parts:
+        yield Finding("error", "train", "rows to train on", 0, "name a file train.csv")
+        return
+    known = set(parts["train"].labels)
+    seen = {text.casefold() for text in cleaned["train"] if text}
+    for name, part in parts.items():
+        if name == "train":
+            continue
+        split = _Split(name, part, cleaned[name])
+        unknown = [p for p, label in enumerate(part.labels) if label and label not in known]
+        advice = "no text can get them; correct them, or add such rows to train"
+        yield from split.report("error", "labels that train does not have", unknown, advice)
+        absent = sorted(known - set(part.labels) - {""})
+        if absent:
+            shown = tuple(absent[:_MAX_EXAMPLES])
+            yield Finding("note", name, "labels of train without a row here", len(absent),
+                          "their score cannot be measured", shown)  # fmt: skip
+        leaked = [p for p, text in enumerate(cleaned[name]) if text and text.casefold() in seen]
+        advice = "the score is too good with them; take them out of train"
+        yield from split.report("warning", "texts that are also in train", leaked, advice)
+
+
+def _measure(texts: list[str], count_tokens: CountTokens, max_length: int) -> Lengths | None:
+    if not texts:
+        return None
+    chosen: Any = texts
+    if len(texts) > _TOKEN_SAMPLE:
+        places = np.random.default_rng(0).choice(len(texts), _TOKEN_SAMPLE, replace=False)
+        chosen = [texts[place] for place in places]
+    counts = np.array(count_tokens(chosen))
+    return Lengths(
+        num_texts=len(counts),
+        median=int(np.median(counts)),
+        p95=int(np.quantile(counts, 0.95)),
+        longest=int(counts.max()),
+        cut_share=float((counts > max_length).mean()),
+    )

@@ -1,0 +1,137 @@
+"""A repaired copy of labelled texts, as files: what was wrong and can be mended without a guess.
+
+Training rows that say nothing or contradict each other go to removed.csv. Rows of other splits all
+stay: what is measured must not be chosen here.
+"""
+
+import csv
+import io
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import ftfy
+
+from textlora.data import clean_text
+from textlora.datacheck import find_variants, has_markup, is_misread
+from textlora.errors import DataError
+from textlora.files import stage_folder
+from textlora.settings import DataSettings
+from textlora.sources import RawSplit, find_columns, find_files
+from textlora.tables import read_rows
+
+REMOVED = "removed.csv"
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class SplitFix:
+    """What was done to one split; `removed` counts rows by reason, `changed` cells by kind."""
+
+    name: str
+    rows: int
+    changed: dict[str, int]
+    removed: dict[str, int]
+
+
+def fix_splits(settings: DataSettings, parts: dict[str, RawSplit], out: Path) -> list[SplitFix]:
+    """Write a repaired copy of every split as CSV into a new folder.
+
+    `parts` is what `read_splits` found in the same files, read tolerantly.
+
+    Raises:  DataError if `out` exists, or the data lies in no file.
+    """
+    if out.exists():
+        raise DataError(f"{out}: exists already; name a new folder with --fix")
+    files = find_files(settings)
+    # Unified over all splits, so that train and test call a class the same.
+    variants = find_variants(label for part in parts.values() for label in part.labels if label)
+    removed = io.StringIO(newline="")
+    log = csv.writer(removed)
+    log.writerow(("file", "line", "reason", "label", "text"))
+    with stage_folder(out) as staged:
+        fixes = []
+        for name, part in parts.items():
+            doomed = _find_doomed(part, variants) if name == "train" else {}
+            for place, reason in doomed.items():
+                row = (part.files[place], part.lines[place], reason)
+                log.writerow((*row, part.labels[place], part.texts[place]))
+            labels = [variants.get(label, label) for label in part.labels]
+            rows = _read_values(files[name], settings)
+            with (staged / f"{name}.csv").open("w", encoding="utf-8", newline="") as stream:
+                fix = _write_rows(stream, rows, labels, doomed, settings)
+            unread = {"cannot be read": len(part.faults)} if part.faults else {}
+            fixes.append(replace(fix, name=name, removed=unread | fix.removed))
+        (staged / REMOVED).write_text(removed.getvalue(), "utf-8", newline="")
+    return fixes
+
+
+def repair_text(text: str) -> str:
+    """A text as it was meant: the right encoding, entities and tags resolved, no control signs."""
+    if is_misread(text):
+        text = ftfy.fix_encoding(text)
+    if has_markup(clean_text(text)):
+        text = clean_text(text, repair_entities=True)
+    return _CONTROL.sub(" ", text)
+
+
+def _find_doomed(part: RawSplit, variants: dict[str, str]) -> dict[int, str]:
+    """Rows that cannot stay, and why, in their order."""
+    doomed: dict[int, str] = {}
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, (text, label) in enumerate(zip(part.texts, part.labels, strict=True)):
+        cleaned = clean_text(repair_text(text))
+        if not cleaned:
+            doomed[place] = "empty text"
+        elif not label:
+            doomed[place] = "no label"
+        else:
+            places[cleaned].append(place)
+    for found in places.values():
+        names = {variants.get(part.labels[place], part.labels[place]) for place in found}
+        if len(names) > 1:
+            doomed |= dict.fromkeys(found, f"different labels: {', '.join(sorted(names))}")
+        else:
+            doomed |= dict.fromkeys(found[1:], "duplicate")
+    return dict(sorted(doomed.items()))
+
+
+def _write_rows(
+    stream: IO[str],
+    rows: Iterator[dict[str, Any]],
+    labels: list[str],
+    doomed: dict[int, str],
+    settings: DataSettings,
+) -> SplitFix:
+    """`labels` are the unified names, in the order of the rows."""
+    changed: Counter[str] = Counter()
+    writer: Any = None
+    columns: tuple[tuple[str, ...], str] = ((), "")
+    for place, values in enumerate(rows):
+        if writer is None:
+            columns = find_columns(list(values), settings.source, settings)
+            writer = csv.DictWriter(stream, list(values), extrasaction="ignore")
+            writer.writeheader()
+        if place in doomed:
+            continue
+        for column in columns[0]:
+            value = values.get(column)
+            if isinstance(value, str):
+                values[column] = repair_text(value)
+                changed["texts repaired"] += values[column] != value
+        if labels[place]:  # also the names of numbers, which a CSV file does not know
+            changed["labels unified"] += str(values[columns[1]]) != labels[place]
+            values[columns[1]] = labels[place]
+        writer.writerow(values)
+    reasons = Counter(reason.partition(":")[0] for reason in doomed.values())
+    return SplitFix("", len(labels) - len(doomed), +changed, reasons)
+
+
+def _read_values(files: list[Path], settings: DataSettings) -> Iterator[dict[str, Any]]:
+    for path in files:
+        for row in read_rows(path, settings.encoding, tolerant=True):
+            if not row.fault:
+                yield dict(row.values)
