@@ -3,7 +3,12 @@ import pytest
 from scipy.stats import chi2
 from sklearn.metrics import confusion_matrix, f1_score
 
-from textlora.significance import compare_answers, compute_f1_intervals
+from textlora.significance import (
+    compare_answers,
+    compute_f1_intervals,
+    compute_spread,
+    describe_repeats,
+)
 
 
 def answers(only_first, only_second, both=100, neither=10):
@@ -71,3 +76,17 @@ def test_f1_intervals_are_those_of_drawing_the_texts_themselves():
 def test_a_class_without_texts_does_not_lower_macro_f1():
     whole = compute_f1_intervals(((50, 0, 0), (0, 50, 0), (0, 0, 0)))
     assert whole.macro.low == whole.macro.high == 1.0
+
+
+def test_a_spread_is_that_of_student():
+    found = compute_spread([0.90, 0.92, 0.91])
+    assert (found.mean, found.deviation) == (pytest.approx(0.91), pytest.approx(0.01))
+    assert found.interval.high - 0.91 == pytest.approx(4.3027 * 0.01 / 3**0.5, rel=1e-4)
+
+
+def test_a_difference_within_the_spread_of_seeds_is_no_improvement():
+    words = describe_repeats([0.912, 0.905, 0.918], [0.908, 0.911, 0.902])
+    assert words.startswith("no difference shown (+0.5 points; seeds spread by 0.7)")
+    assert describe_repeats([0.95, 0.951, 0.949], [0.90, 0.901, 0.902]).startswith("better by 4.9")
+    assert describe_repeats([0.90, 0.901, 0.902], [0.95, 0.951, 0.949]).startswith("worse by 4.9")
+    assert describe_repeats([1.0, 1.0], [1.0, 1.0]) == "+0.0 points, the same in every repeat"

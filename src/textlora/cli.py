@@ -23,6 +23,7 @@ from textlora.settings import BackendName, Recipe, list_recipes, load_recipe
 if TYPE_CHECKING:
     from textlora.pipeline import TrainedRun
     from textlora.predictor import Predictor
+    from textlora.repeats import Repeats
 
 app = typer.Typer(
     name="textlora",
@@ -165,6 +166,9 @@ def train(
     resume: Annotated[
         Literal["auto", "never"], typer.Option(help="Continue a stopped run, or start over.")
     ] = "auto",
+    seeds: Annotated[
+        int | None, typer.Option(help="Repeat with so many seeds; mean and spread are told.")
+    ] = None,
     pictures: Annotated[
         Path | None, typer.Option(help="Also copy the pictures to this folder.")
     ] = None,
@@ -182,6 +186,13 @@ def train(
     texts = load_labelled_texts(resolved.data, parts)
     for line in check_splits(resolved.data.source, parts, resolved.model.max_length).summarize():
         report.say(line)
+    if seeds is not None:
+        from textlora.repeats import train_repeats
+
+        _show_repeats(
+            train_repeats(resolved, texts, out, seeds, resume=resume, report=report), out, as_json
+        )
+        return
     result = train_run(resolved, texts, out, resume=resume, report=report)
     if pictures is not None:
         copy_pictures(result.pictures, pictures)
@@ -502,6 +513,16 @@ def _show_trained(result: "TrainedRun") -> None:
     print(f"classifier    {result.folder}")
     for picture in result.pictures:
         print(f"picture       {picture}")
+
+
+def _show_repeats(repeats: "Repeats", out: Path, as_json: bool) -> None:
+    if as_json:
+        _print_json(repeats)
+        return
+    from textlora import console
+
+    console.show_repeats(repeats)
+    print(f"classifier    {out}, a copy of {repeats.best}, the best on validation")
 
 
 def _print_json(value: Any) -> None:

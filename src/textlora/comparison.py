@@ -1,6 +1,6 @@
 """Two classifiers on the same texts: who is right where the other is wrong, and at what cost."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,10 @@ from textlora.assessment import load_examples
 from textlora.errors import ModelError
 from textlora.metrics import Interval, Scores, compute_scores
 from textlora.predictor import Predictor
+from textlora.repeats import read_repeats
 from textlora.rundir import ADAPTER, find_classifier, read_manifest
 from textlora.settings import DataSettings
-from textlora.significance import Paired, compare_answers
+from textlora.significance import Paired, compare_answers, describe_repeats
 
 _MAX_EXAMPLES = 20  # of each kind of flip
 
@@ -71,6 +72,7 @@ class Comparison:
     classes: tuple[ClassFlips, ...]
     only_first: tuple[Flip, ...]
     only_second: tuple[Flip, ...]
+    repeats: str | None = None  # the same over seeds, where both were trained with several
 
 
 def compare_runs(first: Path, second: Path, settings: DataSettings, split: str) -> Comparison:
@@ -92,7 +94,21 @@ def compare_runs(first: Path, second: Path, settings: DataSettings, split: str) 
     theirs = Answers(
         examples, one.labels, theirs.probabilities[:, order], theirs.truncated, theirs.seconds
     )
-    return compare_contenders((first, ours), (second, theirs), settings.source, split)
+    found = compare_contenders((first, ours), (second, theirs), settings.source, split)
+    return replace(found, repeats=_compare_repeats(first, second, settings, one, split))
+
+
+def _compare_repeats(
+    first: Path, second: Path, settings: DataSettings, one: Predictor, split: str
+) -> str | None:
+    """Only of the data that both were trained on: their figures are about that."""
+    repeats = [read_repeats(run) for run in (first, second)]
+    manifests = [read_manifest(run) for run in (first, second)]
+    same = manifests[0].data_fingerprint == manifests[1].data_fingerprint
+    if None in repeats or not same or settings.source != one.recipe.data.source:
+        return None
+    accuracies = [r.splits[split]["accuracy"].values for r in repeats if r and split in r.splits]
+    return describe_repeats(*accuracies) if len(accuracies) == 2 else None
 
 
 def compare_contenders(

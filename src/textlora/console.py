@@ -17,6 +17,7 @@ from textlora.datafix import REMOVED, SplitFix
 from textlora.evaluation import Evaluation
 from textlora.explanation import Explanation
 from textlora.metrics import ClassScores
+from textlora.repeats import Repeats
 
 _MAX_CONFUSIONS = 2
 _MAX_WORDS = 12
@@ -136,6 +137,8 @@ def show_comparison(comparison: Comparison, examples: int) -> None:
         table.add_row(name, Text(item.run), *figures, *cost, rate)
     show(table)
     print_line(f"A beside B: {comparison.verdict}; McNemar p = {comparison.paired.p_value:.2g}")
+    if comparison.repeats:
+        print_line(f"A beside B over their seeds: {comparison.repeats}")
     print_line(f"the same answer to {comparison.agreement:.2%} of the texts")
     table = _make_table(("label", "both right", "only A", "only B", "neither"), {1, 2, 3, 4})
     for row in comparison.classes:
@@ -149,6 +152,28 @@ def show_comparison(comparison: Comparison, examples: int) -> None:
                 f"{flip.first_confidence:.0%}, B {flip.second} with {flip.second_confidence:.0%})"
             )
             print_line(f"  {shorten(flip.text)}")
+
+
+def show_repeats(repeats: Repeats) -> None:
+    """Print mean and spread of each figure on each split."""
+    columns = (
+        "split",
+        "figure",
+        "mean",
+        "95 % interval of the mean",
+        "spread",
+        "lowest",
+        "highest",
+    )
+    table = _make_table(columns, right={2, 3, 4, 5, 6})
+    for split, figures in repeats.splits.items():
+        for name, item in figures.items():
+            shown = "{:.4f}" if name == "loss" else "{:.2%}"
+            interval = f"{shown} to {shown}".format(item.interval.low, item.interval.high)
+            rest = (item.deviation, min(item.values), max(item.values))
+            mean = shown.format(item.mean)
+            table.add_row(split, name, mean, interval, *(shown.format(value) for value in rest))
+    show(table, title=f"{len(repeats.seeds)} repeats, seeds {', '.join(map(str, repeats.seeds))}")
 
 
 def show_check(check: DataCheck) -> None:

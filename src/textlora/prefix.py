@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +26,7 @@ from textlora.files import drop_stale, find_cache_folder
 from textlora.progress import Reporter
 
 _KEPT_DAYS = 1  # of what a killed run left behind
+_shared: ContextVar[set[Path] | None] = ContextVar("shared", default=None)
 _STORED = {torch.bfloat16: torch.int16, torch.float32: torch.float32}  # numpy knows no bfloat16
 
 
@@ -59,11 +61,27 @@ def open_prefix(
     None where nothing would be saved, or where it would be larger than `max_gb` or the free space.
     """
     prefix = _find(engine, tokens, weights_sha256, max_gb, report, check)
+    shared = _shared.get()
     try:
         yield prefix
     finally:
-        if prefix is not None:
+        if prefix is not None and shared is not None:
+            shared.add(prefix.path)
+        elif prefix is not None:
             prefix.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def share_prefixes() -> Iterator[None]:
+    """Inside, prefixes stay for the next run that can use them; they are deleted on leaving."""
+    paths: set[Path] = set()
+    token = _shared.set(paths)
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+        for path in paths:
+            path.unlink(missing_ok=True)
 
 
 def _find(

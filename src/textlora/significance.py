@@ -1,11 +1,13 @@
 """What chance alone could have done: intervals of figures, and paired tests of two classifiers."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t, ttest_ind
 
 from textlora.metrics import Interval
 
@@ -75,6 +77,44 @@ def compare_answers(
         interval=_take_middle((drawn[:, 0] - drawn[:, 1]) / total),
         p_value=float(binomtest(only_first, changed).pvalue) if changed else 1.0,
     )
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One figure over repeats with other seeds; `interval` is that of its mean (Student's t)."""
+
+    values: tuple[float, ...]
+    mean: float
+    deviation: float
+    interval: Interval
+
+
+def compute_spread(values: Sequence[float]) -> Spread:
+    """Mean, standard deviation and 95 % interval of the mean of at least two values."""
+    count, mean, deviation = len(values), float(np.mean(values)), float(np.std(values, ddof=1))
+    half = float(t.ppf(1 - _LEVEL / 2, count - 1)) * deviation / math.sqrt(count)
+    return Spread(tuple(values), mean, deviation, Interval(mean - half, mean + half))
+
+
+def describe_repeats(first: Sequence[float], second: Sequence[float]) -> str:
+    """Whether the mean of `first` differs from that of `second` by more than seeds do, in words.
+
+    Units:   values are shares 0..1, the words are in points.
+    Source:  Welch 1947, Biometrika 34: a t-test without equal variances.
+    """
+    one, two = compute_spread(first), compute_spread(second)
+    points = 100 * (one.mean - two.mean)
+    noise = 100 * max(one.deviation, two.deviation)
+    if noise == 0.0:
+        return f"{points:+.1f} points, the same in every repeat"
+    found = ttest_ind(first, second, equal_var=False)
+    interval = found.confidence_interval(1 - _LEVEL)
+    low, high = 100 * interval.low, 100 * interval.high
+    if found.pvalue >= _LEVEL:
+        return f"no difference shown ({points:+.1f} points; seeds spread by {noise:.1f})"
+    if points > 0:
+        return f"better by {points:.1f} points ({low:.1f} to {high:.1f})"
+    return f"worse by {-points:.1f} points ({-high:.1f} to {-low:.1f})"
 
 
 def compute_f1_intervals(

@@ -1,0 +1,156 @@
+"""The same recipe with several seeds: how much of a score is chance.
+
+RUN/seed-42, RUN/seed-43, ...   the repeats, each a whole run folder
+RUN/seeds.json                  the figures of all of them
+RUN/                            a copy of the one that is best on validation
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from textlora.data import LabelledTexts
+from textlora.errors import ModelError, SettingsError, TextloraError
+from textlora.evaluation import Evaluation, read_evaluations
+from textlora.files import MANIFEST, stage_folder, write_atomically, write_file, write_json
+from textlora.pipeline import train_run
+from textlora.prefix import share_prefixes
+from textlora.progress import Reporter
+from textlora.rundir import CHECKPOINTS, RECIPE, find_classifier, read_manifest
+from textlora.settings import Recipe, load_recipe
+from textlora.significance import Spread, compute_spread
+from textlora.training import Resume
+
+SEEDS = "seeds.json"
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Figures over repeats. `best` is the run that is best on validation; no test chose it.
+
+    `splits` has split -> figure -> spread: accuracy, macro and weighted F1 (shares), loss (nats).
+    """
+
+    runs: tuple[str, ...]
+    seeds: tuple[int, ...]
+    best: str
+    splits: dict[str, dict[str, Spread]]
+
+
+def train_repeats(
+    recipe: Recipe,
+    texts: LabelledTexts,
+    run: Path,
+    seeds: int,
+    *,
+    resume: Resume,
+    report: Reporter,
+) -> Repeats:
+    """Train with so many seeds, counted from that of the recipe; the split of the data stays.
+
+    Repeats that are finished are not trained again. Token ids and the output of frozen layers are
+    made once for all.
+
+    Raises:  as `train_run`; SettingsError for fewer than two, or a folder with a single run in it.
+    """
+    if seeds < 2:
+        raise SettingsError(f"--seeds: at least 2, got {seeds}; leave it out for a single run")
+    if (run / CHECKPOINTS).is_dir():
+        raise SettingsError(f"{run}: holds a single run; choose another --out for --seeds")
+    first = recipe.training.seed
+    found: dict[int, list[Evaluation]] = {}
+    with share_prefixes():
+        for seed in range(first, first + seeds):
+            training = recipe.training.model_copy(update={"seed": seed})
+            repeat = recipe.model_copy(update={"training": training})
+            folder = run / f"seed-{seed}"
+            done = None if resume == "never" else _read_finished(folder, repeat, texts)
+            report.say(f"{folder}: {'is finished' if done else f'seed {seed}'}")
+            found[seed] = done or list(
+                train_run(repeat, texts, folder, resume=resume, report=report).evaluations
+            )
+    best = max(found, key=lambda seed: _rate(found[seed][0], recipe.training.best_metric))
+    repeats = Repeats(
+        runs=tuple(f"seed-{seed}" for seed in found),
+        seeds=tuple(found),
+        best=f"seed-{best}",
+        splits=_gather(list(found.values())),
+    )
+    try:
+        _copy_run(run / repeats.best, run)
+        write_json(run / SEEDS, asdict(repeats))
+    except OSError as error:
+        raise TextloraError(f"{run}: cannot be written ({error.strerror or error})") from None
+    return repeats
+
+
+def read_repeats(run: Path) -> Repeats | None:
+    """The figures of repeats; None for a single run.
+
+    Raises:  ModelError if they are damaged.
+    """
+    path = run / SEEDS
+    if not path.is_file():
+        return None
+    try:
+        return TypeAdapter(Repeats).validate_python(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"{path}: damaged ({reason}); train again with --seeds") from None
+
+
+def _read_finished(folder: Path, recipe: Recipe, texts: LabelledTexts) -> list[Evaluation] | None:
+    try:
+        manifest = read_manifest(folder)
+        same = load_recipe(str(find_classifier(folder) / RECIPE)) == recipe
+        if same and manifest.data_fingerprint == texts.fingerprint:
+            return read_evaluations(folder)
+    except TextloraError:
+        pass  # not finished; training says what is wrong with it
+    return None
+
+
+def _rate(validation: Evaluation, metric: str) -> float:
+    figures = _list_figures(validation)
+    return -figures["loss"] if metric == "loss" else figures[metric]
+
+
+def _list_figures(evaluation: Evaluation) -> dict[str, float]:
+    scores = evaluation.scores
+    return {
+        "accuracy": scores.accuracy,
+        "f1_macro": scores.macro.f1,
+        "f1_weighted": scores.weighted.f1,
+        "loss": scores.loss,
+    }
+
+
+def _gather(found: list[list[Evaluation]]) -> dict[str, dict[str, Spread]]:
+    splits = {}
+    for parts in zip(*found, strict=True):
+        figures = [_list_figures(part) for part in parts]
+        splits[parts[0].split] = {
+            name: compute_spread([item[name] for item in figures]) for name in figures[0]
+        }
+    return splits
+
+
+def _copy_run(source: Path, target: Path) -> None:
+    """All but checkpoints; the manifest last, so that a part of a copy is no run."""
+    (target / MANIFEST).unlink(missing_ok=True)
+    for path in sorted(source.iterdir()):
+        if path.name in (CHECKPOINTS, MANIFEST) or path.name.startswith("."):
+            continue
+        if path.is_dir():
+            with stage_folder(target / path.name) as staged:
+                for inner in sorted(path.rglob("*")):
+                    place = staged / inner.relative_to(path)
+                    if inner.is_dir():
+                        place.mkdir()
+                    else:
+                        write_file(place, inner.read_bytes())
+        else:
+            write_atomically(target / path.name, path.read_bytes())
+    write_atomically(target / MANIFEST, (source / MANIFEST).read_bytes())

@@ -1,0 +1,113 @@
+import json
+import shutil
+
+import pytest
+from conftest import make_rows, tiny_recipe, write_csv
+
+from textlora import prefix
+from textlora.comparison import compare_runs
+from textlora.data import load_labelled_texts
+from textlora.errors import ModelError, SettingsError
+from textlora.evaluation import read_evaluations
+from textlora.predictor import Predictor
+from textlora.progress import Reporter
+from textlora.repeats import read_repeats, train_repeats
+
+
+class Messages(Reporter):
+    def __init__(self):
+        super().__init__(quiet=True)
+        self.lines = []
+
+    def say(self, message):
+        self.lines.append(message)
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_bert, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_csv(folder / "train.csv", make_rows(120, seed=1))
+    write_csv(folder / "test.csv", make_rows(30, seed=2))
+    # The first layer stays as it is: its output can be shared. Two epochs, or none is kept.
+    return tiny_recipe(
+        tiny_bert, folder, "training.epochs=2", 'adapter.targets={"1" = ["query", "value"]}'
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(recipe, tmp_path_factory):
+    run, report = tmp_path_factory.mktemp("runs") / "run", Messages()
+    texts = load_labelled_texts(recipe.data)
+    found = train_repeats(recipe, texts, run, 2, resume="auto", report=report)
+    return run, found, report.lines
+
+
+def test_each_repeat_is_a_run_with_its_seed(trained):
+    run, found, _ = trained
+    assert found.seeds == (42, 43)
+    for seed in found.seeds:
+        predictor = Predictor.load(run / f"seed-{seed}")
+        assert predictor.recipe.training.seed == seed
+        assert predictor.recipe.data.split_seed == 42
+    losses = found.splits["test"]["loss"].values
+    assert losses[0] != losses[1]
+
+
+def test_figures_are_those_of_the_repeats(trained):
+    run, found, _ = trained
+    stored = [read_evaluations(run / name)[1].scores for name in found.runs]
+    assert found.splits["test"]["accuracy"].values == tuple(item.accuracy for item in stored)
+    assert found.splits["test"]["f1_macro"].values == tuple(item.macro.f1 for item in stored)
+    assert read_repeats(run) == found
+
+
+def test_the_run_itself_is_the_repeat_that_is_best_on_validation(trained):
+    run, found, _ = trained
+    accuracies = found.splits["validation"]["accuracy"].values
+    best = found.runs[accuracies.index(max(accuracies))]
+    assert found.best == best
+    texts = [text for text, _ in make_rows(20, seed=5)]
+    copy, source = (Predictor.load(path).predict_proba(texts).values for path in (run, run / best))
+    assert (copy == source).all()
+    assert read_evaluations(run) == read_evaluations(run / best)
+    assert not (run / "checkpoints").exists()
+
+
+def test_the_output_of_frozen_layers_is_made_once_and_cleared_away(trained):
+    _, _, lines = trained
+    assert sum("computed once" in line for line in lines) == 2  # train and validation
+    folder = prefix.find_cache_folder("prefix")
+    assert not list(folder.glob("*.bin"))
+
+
+def test_finished_repeats_are_not_trained_again(trained, recipe, tmp_path):
+    run, found, _ = trained
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "seed-43")
+    report = Messages()
+    texts = load_labelled_texts(recipe.data)
+    again = train_repeats(recipe, texts, tmp_path / "run", 2, resume="auto", report=report)
+    assert any(line.endswith("seed-42: is finished") for line in report.lines)
+    assert any(line.endswith("seed-43: seed 43") for line in report.lines)
+    assert again == found
+
+
+def test_repeats_are_compared_by_their_spread(trained, recipe):
+    run, _, _ = trained
+    found = compare_runs(run, run, recipe.data, "test")
+    assert found.repeats is not None
+    assert "no difference shown" in found.repeats or "the same in every repeat" in found.repeats
+    assert compare_runs(run, run / "seed-42", recipe.data, "test").repeats is None
+
+
+def test_what_makes_no_sense_is_refused(recipe, tiny_run, tmp_path):
+    texts = load_labelled_texts(recipe.data)
+    report = Reporter(quiet=True)
+    with pytest.raises(SettingsError, match="--seeds: at least 2, got 1"):
+        train_repeats(recipe, texts, tmp_path / "run", 1, resume="auto", report=report)
+    with pytest.raises(SettingsError, match="holds a single run"):
+        train_repeats(recipe, texts, tiny_run, 2, resume="auto", report=report)
+    (tmp_path / "seeds.json").write_text(json.dumps({"runs": 3}))
+    with pytest.raises(ModelError, match=r"seeds\.json: damaged"):
+        read_repeats(tmp_path)
+    assert read_repeats(tiny_run) is None
