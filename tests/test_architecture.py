@@ -25,7 +25,7 @@ LAYERS = [
     {"predictor"},
     {"answers", "explanation", "filepredict", "verify", "learner"},
     {"evaluation", "training", "rayengine"},
-    {"plots"},
+    {"plots", "report"},
     {"assessment"},
     {"pipeline", "callbacks"},
     {"repeats"},
@@ -51,6 +51,7 @@ FENCES = {
     "openvino": {"openvinobackend"},
     "nncf": {"openvinobackend"},
     "captum": {"explanation"},
+    "jinja2": {"report"},
     "ftfy": {"datacheck", "datafix"},
 }
 # Loading code or data that can run code has no place anywhere.

@@ -86,6 +86,7 @@ def test_json_is_one_object_and_nothing_else(run_command, tiny_run, data_folder,
                     "--output", tmp_path / "out.csv"],
         "compare": ["compare", tiny_run, tiny_run],
         "explain": ["explain", tiny_run, "the coach of a team"],
+        "report": ["report", tiny_run, tiny_run, "--out", tmp_path / "report.html"],
         "doctor": ["doctor"],
     }  # fmt: skip
     results = {}
@@ -97,6 +98,7 @@ def test_json_is_one_object_and_nothing_else(run_command, tiny_run, data_folder,
     assert results["evaluate"]["scores"]["num_texts"] == 60
     assert results["predict"]["rows"] == 60
     assert results["compare"]["agreement"] == 1.0
+    assert results["report"]["bytes"] == (tmp_path / "report.html").stat().st_size
     assert [item["word"] for item in results["explain"]["words"]][1] == "coach"
     assert results["doctor"]["embedded_model"].startswith("ok")
 

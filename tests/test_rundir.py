@@ -37,10 +37,11 @@ def test_a_finished_run_has_the_files_that_the_design_names(tiny_run):
     assert names == {
         "recipe.toml", "labels.json", "adapter", "history.jsonl", "evaluation.json",
         "visualizations", "checkpoints", "manifest.json", ".lock", "predictions", "baseline",
+        "report.html",
     }  # fmt: skip
     assert json.loads((tiny_run / "labels.json").read_text()) == ["money", "space", "sport"]
     suffixes = {path.suffix for path in tiny_run.rglob("*") if path.is_file()}
-    assert suffixes <= {".toml", ".json", ".jsonl", ".safetensors", ".png", ".md", ""}
+    assert suffixes <= {".toml", ".json", ".jsonl", ".safetensors", ".png", ".md", ".html", ""}
 
 
 def test_the_adapter_loads_with_pefts_own_loader_and_answers_the_same(tiny_run, tiny_bert):

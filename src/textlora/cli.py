@@ -265,6 +265,23 @@ def compare(
 
 
 @app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN [RUN ...]", help="Run folders.")],
+    split: Annotated[str, typer.Option(help="Figures on which split.")] = "test",
+    out: Annotated[Path | None, typer.Option(help="File; RUN/report.html if not named.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one HTML page about one run, or several side by side."""
+    from textlora.report import REPORT, write_report
+
+    path = write_report(runs, split, out or runs[0] / REPORT)
+    if as_json:
+        _print_json({"report": path, "bytes": path.stat().st_size})
+    else:
+        print(f"report        {path}")
+
+
+@app.command()
 def explain(
     run: RunArgument,
     text: Annotated[str, typer.Argument(help="The text, in quotes.")],
@@ -513,6 +530,7 @@ def _show_trained(result: "TrainedRun") -> None:
     print(f"classifier    {result.folder}")
     for picture in result.pictures:
         print(f"picture       {picture}")
+    print(f"report        {result.report}")
 
 
 def _show_repeats(repeats: "Repeats", out: Path, as_json: bool) -> None:

@@ -21,6 +21,7 @@ from textlora.files import lock_folder
 from textlora.history import read_history
 from textlora.learner import Learner, prepare_learner
 from textlora.progress import Reporter
+from textlora.report import REPORT, write_report
 from textlora.rundir import FORMAT_VERSION, Manifest, TrainedModel
 from textlora.settings import Recipe
 from textlora.torchbackend import compute_logits
@@ -37,6 +38,7 @@ class TrainedRun:
     folder: Path
     evaluations: tuple[Evaluation, ...]
     pictures: tuple[Path, ...]
+    report: Path
     steps: int
     best_step: int
     trainable_parameters: int
@@ -60,10 +62,12 @@ def train_run(
         difference = _save(learner, run, temperature, partial(_verify, learner, texts, run))
         assessments = assess_run(run, texts)
         pictures = save_assessments(run, assessments, read_history(run))
+        page = write_report([run], assessments[-1].evaluation.split, run / REPORT)
     return TrainedRun(
         folder=run,
         evaluations=tuple(item.evaluation for item in assessments),
         pictures=tuple(pictures),
+        report=page,
         steps=state.step,
         best_step=state.best_step,
         trainable_parameters=learner.plan.trainable,

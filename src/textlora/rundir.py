@@ -5,7 +5,7 @@
           history.jsonl    a StepRecord a line          evaluation.json  the figures
           visualizations/  pictures                     checkpoints/     see `checkpoints`
           backends/        see `backends`               baseline/        see `baselines`
-          predictions/     see `answers`
+          predictions/     see `answers`                report.html      see `report`
           manifest.json    what the classifier needs and the SHA-256 of its files, written last
 
 A folder without manifest.json holds no finished classifier. A new classifier is written whole

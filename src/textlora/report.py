@@ -1,0 +1,249 @@
+"""One page about one or more runs: a single HTML file without a request, from what the runs hold.
+
+No model is loaded and no data is read: a run whose encoder or data is gone can still be told about.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from textlora.answers import StoredAnswer, read_answers
+from textlora.errors import ModelError, TextloraError
+from textlora.evaluation import Evaluation, read_evaluations
+from textlora.files import write_atomically
+from textlora.history import StepRecord, read_history
+from textlora.rundir import ADAPTER, RECIPE, find_classifier, read_manifest
+from textlora.significance import compare_answers
+
+REPORT = "report.html"
+_MAX_MISTAKES = 400  # with 400 characters each: less than 2 MB also for several runs
+_MAX_CHARS = 400
+_WIDTH, _HEIGHT = 300, 150  # of a chart, in its own units
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart, as SVG points."""
+
+    name: str
+    style: str
+    points: str
+
+    @property
+    def mark(self) -> str:
+        """How it looks, for those who see no colours."""
+        return {"main": "──", "other": "╌╌", "ideal": "··"}[self.style]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A chart of the training history."""
+
+    name: str
+    lines: tuple[Line, ...]
+    low: str
+    high: str
+
+
+@dataclass(frozen=True)
+class RunView:
+    """All that the page says about one run."""
+
+    name: str
+    evaluation: Evaluation
+    answer: tuple[str, ...]
+    doubts: tuple[str, ...]
+    reliability: tuple[Line, ...]
+    coverage: tuple[Line, ...]
+    coverage_low: str
+    curves: tuple[Curve, ...]
+    mistakes: tuple[StoredAnswer, ...]
+    num_mistakes: int
+    trainable: int
+    total: int
+    base: str
+    version: str
+    adapter_bytes: int
+    recipe: str
+
+
+def write_report(runs: Sequence[Path], split: str, out: Path) -> Path:
+    """Write the page; with several runs they stand side by side, each tested against the first.
+
+    Raises:  ModelError for a run without figures on that split; TextloraError if `out` cannot be
+    written.
+    """
+    answers = [read_answers(run, split) for run in runs]
+    views = [_view(run, split, found) for run, found in zip(runs, answers, strict=True)]
+    title = f"{views[0].name}: {split}" if len(views) == 1 else f"{len(views)} classifiers: {split}"
+    page = _render(
+        title=title,
+        runs=views,
+        comparisons=[_compare(found, answers[0]) for found in answers] if len(runs) > 1 else [],
+    )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, page)
+    except OSError as error:
+        reason = error.strerror or error
+        raise TextloraError(f"{out}: cannot be written ({reason}); name another --out") from None
+    return out
+
+
+def _render(**values: object) -> str:
+    environment = Environment(
+        loader=PackageLoader("textlora", "page"), autoescape=True, undefined=StrictUndefined
+    )
+    folder = resources.files("textlora") / "page"
+    # Ours, and never a text or a label: these two are not escaped.
+    style = Markup((folder / "report.css").read_text("utf-8"))
+    script = Markup((folder / "report.js").read_text("utf-8"))
+    return environment.get_template("report.html").render(style=style, script=script, **values)
+
+
+def _view(run: Path, split: str, answers: list[StoredAnswer]) -> RunView:
+    found = {item.split: item for item in read_evaluations(run)}
+    if split not in found:
+        known = ", ".join(found)
+        raise ModelError(f"{run}: was not evaluated on {split!r}, only on {known}; name --split")
+    evaluation, manifest = found[split], read_manifest(run)
+    folder = find_classifier(run)
+    wrong = [item for item in answers if item.label != item.predicted]
+    wrong.sort(key=lambda item: -item.confidence)
+    return RunView(
+        name=str(run),
+        evaluation=evaluation,
+        answer=_answer(evaluation),
+        doubts=_doubt(evaluation),
+        reliability=_draw_reliability(evaluation),
+        coverage=_draw_coverage(evaluation),
+        coverage_low=f"{_coverage_floor(evaluation):.0f}",
+        curves=_draw_history(_read_history(run)),
+        mistakes=tuple(map(_shorten, wrong[:_MAX_MISTAKES])),
+        num_mistakes=len(wrong),
+        trainable=manifest.trainable_parameters,
+        total=manifest.total_parameters,
+        base=manifest.base.name,
+        version=manifest.textlora_version,
+        adapter_bytes=sum(p.stat().st_size for p in (folder / ADAPTER).glob("*.safetensors")),
+        recipe=(folder / RECIPE).read_text("utf-8"),
+    )
+
+
+def _answer(evaluation: Evaluation) -> tuple[str, ...]:
+    scores = evaluation.scores
+    low, high = 100 * scores.accuracy_interval.low, 100 * scores.accuracy_interval.high
+    sentences = [
+        f"of {scores.num_texts:,} {evaluation.split} texts of {evaluation.source} get the right "
+        f"label; with 95 % certainty the true share lies between {low:.1f} and {high:.1f} %."
+    ]
+    for item in evaluation.baselines[-1:]:
+        sentences.append(f"Beside {item.name} ({100 * item.accuracy:.1f} %): {item.verdict}.")
+    return tuple(sentences)
+
+
+def _doubt(evaluation: Evaluation) -> tuple[str, ...]:
+    scores, doubts = evaluation.scores, list(evaluation.notes)
+    if evaluation.chose_checkpoint:
+        doubts.append("These rows chose the checkpoint: the score is too good.")
+    if scores.accuracy_interval.high - scores.accuracy_interval.low > 0.1:
+        doubts.append("Few texts: the interval is wide.")
+    for part, leaks in (evaluation.leaks or {}).items():
+        if leaks.count:
+            doubts.append(
+                f"{leaks.count:,} texts are also in {part}, or nearly so; without them "
+                f"{100 * leaks.accuracy_without:.1f} %."
+            )
+    if evaluation.num_truncated:
+        doubts.append(f"{evaluation.num_truncated:,} texts were too long and cut.")
+    return tuple(doubts)
+
+
+def _compare(ours: list[StoredAnswer], first: list[StoredAnswer]) -> str:
+    if ours is first:
+        return ""
+    if [item.text for item in ours] != [item.text for item in first]:
+        return "measured on other texts"
+    right = [np.array([a.label == a.predicted for a in answers]) for answers in (ours, first)]
+    return compare_answers(right[0], right[1]).describe()
+
+
+def _shorten(item: StoredAnswer) -> StoredAnswer:
+    if len(item.text) <= _MAX_CHARS:
+        return item
+    return StoredAnswer(**{**item.__dict__, "text": f"{item.text[:_MAX_CHARS]}..."})
+
+
+def _read_history(run: Path) -> list[StepRecord]:
+    try:
+        return read_history(run)
+    except OSError:
+        return []  # the figures of other data, in a folder of their own
+
+
+def _draw_reliability(evaluation: Evaluation) -> tuple[Line, ...]:
+    bins = evaluation.calibration.bins
+    return (
+        Line("as it should be", "ideal", _trace([0, 1], [0, 1], 0, 1)),
+        Line(
+            "found", "main", _trace([b.confidence for b in bins], [b.accuracy for b in bins], 0, 1)
+        ),
+    )
+
+
+def _coverage_floor(evaluation: Evaluation) -> float:
+    lowest = min(point.precision for point in evaluation.coverage.curve)
+    return max(0.0, np.floor(10 * lowest) * 10 - 10)
+
+
+def _draw_coverage(evaluation: Evaluation) -> tuple[Line, ...]:
+    curve = evaluation.coverage.curve
+    xs, ys = (
+        [0.0, *(p.coverage for p in curve)],
+        [curve[0].precision, *(p.precision for p in curve)],
+    )
+    return (Line("right of those answered", "main",
+                 _trace(xs, ys, _coverage_floor(evaluation) / 100, 1)),)  # fmt: skip
+
+
+def _draw_history(history: list[StepRecord]) -> tuple[Curve, ...]:
+    """Loss, validation score, and both schedules, over epochs."""
+    if len(history) < 2:
+        return ()
+    epochs = [record.epoch for record in history]
+    checked = [(r.epoch, r.validation) for r in history if r.validation is not None]
+    at = [epoch for epoch, _ in checked]
+    series = [
+        ("Loss", [("training", "other", epochs, [r.train_loss for r in history]),
+                  ("validation", "main", at, [v.loss for _, v in checked])]),
+        ("Validation score", [("accuracy", "main", at, [v.accuracy for _, v in checked]),
+                              ("macro F1", "other", at, [v.f1_macro for _, v in checked])]),
+        ("Learning rate", [("applied", "main", epochs, [r.learning_rate for r in history])]),
+        ("Dropout of the adapters", [("applied", "main", epochs, [r.dropout for r in history])]),
+    ]  # fmt: skip
+    curves = []
+    for name, lines in series:
+        values = [value for *_, ys in lines for value in ys]
+        low = min(values) if name == "Validation score" else 0.0
+        high = max(values) if max(values) > low else low + 1.0
+        drawn = tuple(
+            Line(label, style, _trace([x / epochs[-1] for x in xs], ys, low, high))
+            for label, style, xs, ys in lines
+        )
+        curves.append(
+            Curve(f"{name} by epoch, to {epochs[-1]:g}", drawn, f"{low:.3g}", f"{high:.3g}")
+        )
+    return tuple(curves)
+
+
+def _trace(xs: Sequence[float], ys: Sequence[float], low: float, high: float) -> str:
+    """SVG points; x in 0..1, y from `low` at the bottom to `high` at the top."""
+    return " ".join(
+        f"{_WIDTH * x:.1f},{_HEIGHT * (1 - (y - low) / (high - low)):.1f}"
+        for x, y in zip(xs, ys, strict=True)
+    )

@@ -1,0 +1,154 @@
+"""The page in a real browser: what it shows, what it asks for, what hostile texts can do."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from textlora.answers import read_answers
+from textlora.errors import ModelError, TextloraError
+from textlora.evaluation import read_evaluations
+from textlora.report import write_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+HOSTILE = [
+    "<script>document.title = 'run'</script>",
+    "</script><script>document.title = 'run'</script>",
+    '"><img src=x onerror="document.title = \'run\'">',
+    "{{ 7 * 7 }} {% raw %}",
+    "مرحبا بالعالم 😀 " + "w" * 3_000,
+]
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def spoil(run, texts, label="sport"):
+    """Wrong answers to the given texts, and a label of another name."""
+    path = run / "predictions" / "test.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row, text in zip(rows, texts, strict=False):
+        row |= {"text": text, "label": "sport", "predicted": "money", "confidence": 0.9}
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n"
+    path.write_text(lines.replace('"sport"', json.dumps(label)))
+    stored = run / "evaluation.json"
+    stored.write_text(stored.read_text().replace('"sport"', json.dumps(label)))
+
+
+def open_page(path, script="", width=1100):
+    """The page as the browser has it after `script`, and what it wrote to its console."""
+    page = path.with_name("opened.html")
+    page.write_text(path.read_text().replace("</body>", f"<script>{script}</script></body>"))
+    done = subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+         f"--user-data-dir={path.parent / 'profile'}", f"--window-size={width},900",
+         "--virtual-time-budget=2000", "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def test_the_answer_comes_first_and_figures_are_those_stored(run):
+    page = write_report([run], "test", run / "report.html").read_text()
+    evaluation = read_evaluations(run)[1]
+    assert f'<p class="big">{100 * evaluation.scores.accuracy:.1f} %' in page
+    assert page.index("right label") < page.index("<h2>Classes</h2>")
+    assert html.escape(evaluation.baselines[-1].verdict) in page
+    for item in evaluation.scores.classes:
+        assert f'<th scope="row">{item.label}</th>' in page
+    wrong = [item for item in read_answers(run, "test") if item.label != item.predicted]
+    assert f"{len(wrong)} of 60 texts" in page
+
+
+def test_a_score_that_chose_the_checkpoint_is_doubted(run):
+    assert "These rows chose the checkpoint" in write_report(
+        [run], "validation", run / "v.html"
+    ).read_text("utf-8")
+
+
+def test_the_page_asks_for_nothing(run):
+    page = write_report([run], "test", run / "report.html").read_text()
+    assert "default-src 'none'" in page
+    assert not re.findall(r"(?:src|href)\s*=|url\(|@import|https?://", page)
+
+
+@needs_browser
+def test_the_browser_has_no_complaint(run):
+    _, console = open_page(write_report([run], "test", run / "report.html"))
+    assert console == []
+
+
+@needs_browser
+@pytest.mark.parametrize("label", HOSTILE[:4])
+def test_hostile_texts_and_labels_are_shown_and_run_nothing(run, label):
+    spoil(run, HOSTILE, label)
+    path = write_report([run], "test", run / "report.html")
+    script = "document.body.dataset.texts = document.querySelector('.mistakes tbody').textContent"
+    dom, console = open_page(path, script)
+    assert console == []
+    assert "<title>run" not in dom.replace(str(run), "")
+    shown = html.unescape(re.search(r'data-texts="([^"]*)"', dom)[1])
+    for text in HOSTILE[:4]:
+        assert text in shown
+    assert label in shown
+
+
+@needs_browser
+def test_search_and_filters_leave_the_rows_that_fit(run):
+    texts = ["the red bank", "a RED cup", "a blue bank"]
+    spoil(run, texts)
+    path = write_report([run], "test", run / "report.html")
+    script = (
+        "const field = document.querySelector('input');"
+        "field.value = 'red b'; field.dispatchEvent(new Event('input'));"
+        "document.body.dataset.shown = [...document.querySelectorAll('.mistakes tbody tr')]"
+        ".filter((row) => !row.hidden).map((row) => row.cells[3].textContent).join('|');"
+        "field.value = ''; const pick = document.querySelectorAll('select')[1];"
+        "pick.value = 'space'; pick.dispatchEvent(new Event('input'));"
+        "document.body.dataset.picked = document.querySelector('output').textContent;"
+    )
+    dom, console = open_page(path, script)
+    assert console == []
+    assert re.search(r'data-shown="([^"]*)"', dom)[1] == "the red bank"
+    taken = [a for a in read_answers(run, "test") if a.label != a.predicted == "space"]
+    assert re.search(r'data-picked="([^"]*)"', dom)[1] == f"{len(taken)} shown"
+
+
+@needs_browser
+def test_a_narrow_screen_scrolls_tables_and_not_the_page(run):
+    spoil(run, HOSTILE, "a long label with many words and averyveryverylongwordinside")
+    path = write_report([run], "test", run / "report.html")
+    script = (
+        "document.body.style.width = '390px'; document.body.style.maxWidth = '390px';"
+        "document.body.dataset.over = document.body.scrollWidth"
+    )
+    dom, _ = open_page(path, script)
+    assert int(re.search(r'data-over="(\d+)"', dom)[1]) <= 390
+
+
+def test_several_runs_stand_side_by_side_with_a_paired_test(run, tiny_run, tmp_path):
+    spoil(run, [text.text for text in read_answers(tiny_run, "test")][:25])
+    page = write_report([tiny_run, run], "test", tmp_path / "two.html").read_text()
+    assert "Side by side" in page
+    assert "worse by" in page
+    spoil(run, ["another text"])
+    page = write_report([tiny_run, run], "test", tmp_path / "two.html").read_text()
+    assert "measured on other texts" in page
+
+
+def test_what_cannot_be_reported_is_one_line(run, tmp_path):
+    with pytest.raises(ModelError, match=r"predictions/nonsense\.jsonl: missing"):
+        write_report([run], "nonsense", tmp_path / "x.html")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TextloraError, match="cannot be written"):
+        write_report([run], "test", tmp_path / "file" / "x.html")
+    shutil.rmtree(run / "predictions")
+    with pytest.raises(ModelError, match="evaluate again"):
+        write_report([run], "test", tmp_path / "x.html")
