@@ -563,3 +563,24 @@ def test_training_says_first_what_is_wrong_with_the_data(run_command, tiny_bert,
     assert lines[0] == "train: 62 rows, sport 34%, money 34%, space 32%"
     assert lines[1] == "warning: train: equal texts with different labels: 2"
     assert lines[2] == f"textlora check {source} shows them"
+
+
+def test_labels_are_audited_reviewed_and_corrected(run_command, refuse, tiny_bert, tmp_path):
+    pytest.importorskip("cleanlab", reason="needs the extra audit")
+    rows = make_rows(120, seed=1)
+    rows[7] = (rows[7][0], "space" if rows[7][1] != "space" else "money")
+    source, review = write_csv(tmp_path / "rows.csv", rows), tmp_path / "review.csv"
+    words = ["audit", source, "--model", tiny_bert, "--out", review, "--accept-above", "0.3"]
+    code, out, err = run_command(*words)
+    assert (code, err) == (0, "")
+    assert f"textlora train --data {source} --corrections {review}" in out
+    # Which labels a random encoder doubts is chance; that they stand where it says is not.
+    for row in read_rows(review):
+        text, label = rows[int(row.values["line"]) - 2]
+        assert (row.values["text"], row.values["label"]) == (text, label)
+    assert "exists already" in refuse(1, *words)
+    words = training_words(tiny_bert, source, tmp_path / "run", "training.epochs=0.1")
+    code, _, err = run_command(*words, "--corrections", review)
+    assert code == 0
+    assert f"{review}: " in err
+    assert "training labels corrected" in err

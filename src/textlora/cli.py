@@ -157,6 +157,43 @@ def check(
 
 
 @app.command()
+def audit(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="As --data of train.")],
+    out: Annotated[Path, typer.Option(help="File to review.")] = Path("review.csv"),
+    accept_above: Annotated[
+        float,
+        typer.Option(min=0.0, help="Accept suggestions of that confidence; 2 = none."),
+    ] = 2.0,
+    model: ModelOption = None,
+    recipe: RecipeOption = "quickstart",
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find training labels that are probably wrong; train --corrections uses the review."""
+    from textlora.audit import embed_texts, find_doubtful_labels
+    from textlora.corrections import write_review
+    from textlora.data import load_training_rows
+
+    resolved = _load(recipe, settings, data__source=data, model__name=model)
+    raw, examples, labels = load_training_rows(resolved.data)
+    doubtful = find_doubtful_labels(raw, examples, labels, embed_texts(examples.texts, resolved))
+    write_review(out, doubtful, accept_above)
+    accepted = sum(item.suggested_confidence >= accept_above for item in doubtful)
+    if as_json:
+        counts = {"rows": len(examples.texts), "doubtful": len(doubtful), "accepted": accepted}
+        _print_json({"review": out, **counts})
+        return
+    from textlora import console
+
+    console.show_doubtful(doubtful)
+    print(
+        f"{len(doubtful):,} of {len(examples.texts):,} labels are doubtful, {accepted:,} accepted"
+    )
+    print(f"review        {out}: write keep, change, drop or a label into the column action, then")
+    print(f"              textlora train --data {data} --corrections {out}")
+
+
+@app.command()
 def train(
     recipe: RecipeOption = "reference",
     data: DataOption = None,
@@ -169,6 +206,9 @@ def train(
     seeds: Annotated[
         int | None, typer.Option(help="Repeat with so many seeds; mean and spread are told.")
     ] = None,
+    corrections: Annotated[
+        str | None, typer.Option(help="A reviewed file of audit; for training rows alone.")
+    ] = None,
     pictures: Annotated[
         Path | None, typer.Option(help="Also copy the pictures to this folder.")
     ] = None,
@@ -180,7 +220,8 @@ def train(
     from textlora.pipeline import copy_pictures, train_run
     from textlora.sources import read_splits
 
-    resolved = _load(recipe, settings, data__source=data, model__name=model)
+    flags = {"data__source": data, "model__name": model, "data__corrections": corrections}
+    resolved = _load(recipe, settings, **flags)
     report = Reporter(quiet=as_json)
     parts = read_splits(resolved.data)
     texts = load_labelled_texts(resolved.data, parts)

@@ -12,6 +12,7 @@ from textlora.adapters import AdapterPlan
 from textlora.answers import list_mistakes
 from textlora.assessment import Assessment
 from textlora.comparison import Comparison
+from textlora.corrections import DoubtfulLabel
 from textlora.datacheck import DataCheck
 from textlora.datafix import REMOVED, SplitFix
 from textlora.evaluation import Evaluation
@@ -193,6 +194,16 @@ def show_check(check: DataCheck) -> None:
             print_line(f"    {example}")
     if not check.findings:
         print_line("nothing to complain about")
+
+
+def show_doubtful(doubtful: Sequence[DoubtfulLabel]) -> None:
+    """Print the labels that are most doubtful."""
+    table = _make_table(("label", "suggested", "where", "text"), right=set())
+    for item in doubtful[:_MAX_WORDS]:
+        pair = (f"{item.label} {item.label_confidence:.0%}",
+                f"{item.suggested} {item.suggested_confidence:.0%}")  # fmt: skip
+        table.add_row(*map(Text, pair), Text(f"{item.line}"), Text(shorten(item.text, 90)))
+    show(table)
 
 
 def show_fixes(fixes: Sequence[SplitFix], folder: Path | None) -> None:

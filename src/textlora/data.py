@@ -9,11 +9,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedShuffleSplit
 
+from textlora.corrections import read_corrections
 from textlora.errors import DataError
 from textlora.settings import DataSettings
 from textlora.sources import RawSplit, read_splits
@@ -87,6 +89,10 @@ def load_labelled_texts(
         validation = examples["validation"]
     else:
         train, validation = split_examples(train, settings, labels)
+    if settings.corrections:
+        # Behind the split: which rows are held out must not follow from a correction.
+        train = _correct(train, examples, labels, settings, notes)
+        _check_counts(train, labels, parts["train"].where)
     return LabelledTexts(
         labels=labels,
         train=train,
@@ -95,6 +101,19 @@ def load_labelled_texts(
         fingerprint=_compute_fingerprint(labels, train, validation),
         notes=tuple(notes),
     )
+
+
+def load_training_rows(settings: DataSettings) -> tuple[RawSplit, Examples, tuple[str, ...]]:
+    """All rows of the train split with their places, before any is held out; and the labels.
+
+    Raises:  DataError as `load_labelled_texts`.
+    """
+    parts = read_splits(settings)
+    if "train" not in parts:
+        raise DataError(f"{settings.source}: no train split; name a file train.csv")
+    raw = _drop_empty(parts["train"], settings, [])
+    labels = _decide_labels(raw, settings)
+    return raw, _number_labels(raw, labels, "data.label_names"), labels
 
 
 def make_labelled_texts(
@@ -224,6 +243,42 @@ def _check_counts(train: Examples, labels: tuple[str, ...], where: str) -> None:
             f"{where}: label {single[0]!r} has 1 example, too few to learn from and to check; "
             "add examples or remove the label"
         )
+
+
+def _correct(
+    train: Examples,
+    parts: dict[str, Examples],
+    labels: tuple[str, ...],
+    settings: DataSettings,
+    notes: list[str],
+) -> Examples:
+    """Training rows as a review has decided; those of other parts stay as they are."""
+    path = Path(settings.corrections)
+    numbers = {label: index for index, label in enumerate(labels)}
+    known = {
+        (text, int(label_id))
+        for part in parts.values()
+        for text, label_id in zip(part.texts, part.label_ids, strict=True)
+    }
+    decided: dict[tuple[str, int], int] = {}  # -1: the row goes
+    for item in read_corrections(path, labels):
+        key = (item.text, numbers.get(item.label, -1))
+        if key not in known:
+            raise DataError(
+                f"{item.where}: no row of {settings.source} has this text with the label "
+                f"{item.label!r}; the data has changed since, run textlora audit again"
+            )
+        decided[key] = -1 if item.new_label is None else numbers[item.new_label]
+    pairs = list(zip(train.texts, train.label_ids.tolist(), strict=True))
+    label_ids = np.array([decided.get(pair, pair[1]) for pair in pairs], dtype=np.int64)
+    kept = np.flatnonzero(label_ids >= 0)
+    changed = int((label_ids[kept] != train.label_ids[kept]).sum())
+    outside = len(decided.keys() - set(pairs))
+    notes.append(
+        f"{path}: {changed} training labels corrected, {len(pairs) - len(kept)} rows dropped"
+        + (f"; {outside} corrections are about held-out rows and change nothing" if outside else "")
+    )
+    return _take(Examples(train.texts, label_ids, train.slices), kept)
 
 
 def _sample(examples: Examples, settings: DataSettings) -> Examples:

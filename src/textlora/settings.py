@@ -46,6 +46,7 @@ class DataSettings(_Section):
     split_seed: int = Field(42, ge=0, lt=2**32)
     repair_entities: bool = False  # turn broken HTML entities (#39; quot; &lt;b&gt;) back into text
     slice_columns: tuple[str, ...] = ()  # scores are also given for each value of these columns
+    corrections: str = ""  # a reviewed file of `audit`; applied to the training rows alone
     max_train_rows: int = Field(
         0, ge=0
     )  # 0 = all; else a seeded random sample of the training rows
