@@ -18,7 +18,7 @@ LAYERS = [
     {"data", "encoder", "shards"},
     {"batching", "rundir", "inputs", "leaks", "datacheck"},
     {"checkpoints", "history", "engine", "tokencache", "baselines", "datafix"},
-    {"prefix"},
+    {"prefix", "tracking"},
     {"torchbackend"},
     {"openvinobackend", "audit"},
     {"backends"},
@@ -53,6 +53,8 @@ FENCES = {
     "captum": {"explanation"},
     "jinja2": {"report"},
     "cleanlab": {"audit"},
+    "accelerate": {"tracking"},
+    "mlflow": {"tracking"},
     "ftfy": {"datacheck", "datafix"},
 }
 # Loading code or data that can run code has no place anywhere.

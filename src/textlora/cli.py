@@ -206,6 +206,10 @@ def train(
     seeds: Annotated[
         int | None, typer.Option(help="Repeat with so many seeds; mean and spread are told.")
     ] = None,
+    track: Annotated[
+        list[Literal["tensorboard", "mlflow", "wandb", "trackio"]] | None,
+        typer.Option(help="Also tell a tracker; repeatable."),
+    ] = None,
     corrections: Annotated[
         str | None, typer.Option(help="A reviewed file of audit; for training rows alone.")
     ] = None,
@@ -231,10 +235,14 @@ def train(
         from textlora.repeats import train_repeats
 
         _show_repeats(
-            train_repeats(resolved, texts, out, seeds, resume=resume, report=report), out, as_json
+            train_repeats(
+                resolved, texts, out, seeds, resume=resume, report=report, track=track or ()
+            ),
+            out,
+            as_json,
         )
         return
-    result = train_run(resolved, texts, out, resume=resume, report=report)
+    result = train_run(resolved, texts, out, resume=resume, report=report, track=track or ())
     if pictures is not None:
         copy_pictures(result.pictures, pictures)
     if as_json:

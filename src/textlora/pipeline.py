@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,8 @@ from textlora.report import REPORT, write_report
 from textlora.rundir import FORMAT_VERSION, Manifest, TrainedModel
 from textlora.settings import Recipe
 from textlora.torchbackend import compute_logits
-from textlora.training import Resume
+from textlora.tracking import TrackerName, open_tracking
+from textlora.training import Follow, Resume
 from textlora.verify import verify_run
 
 _NUM_PROBES = 64  # texts whose logits are compared after saving
@@ -48,21 +49,32 @@ class TrainedRun:
 
 
 def train_run(
-    recipe: Recipe, texts: LabelledTexts, run: Path, *, resume: Resume, report: Reporter
+    recipe: Recipe,
+    texts: LabelledTexts,
+    run: Path,
+    *,
+    resume: Resume,
+    report: Reporter,
+    track: Sequence[TrackerName] = (),
 ) -> TrainedRun:
-    """Train, save, verify in a fresh process, evaluate, draw.
+    """Train, save, verify in a fresh process, evaluate, draw; trackers are told on the way.
 
     Raises:  TextloraError or one of its kinds; the run then has no manifest, or its old one.
     """
     start = time.perf_counter()
-    with _lock(run):
-        learner, state = _fit(recipe, texts, run, resume, report)
+    with (
+        _lock(run),
+        open_tracking(track, run, recipe, report, afresh=resume == "never") as tracking,
+    ):
+        learner, state = _fit(recipe, texts, run, resume, report, tracking.record)
         temperature = _find_temperature(run, state.best_step)
         report.say("saving; a fresh process loads it and must give the same answers")
         difference = _save(learner, run, temperature, partial(_verify, learner, texts, run))
         assessments = assess_run(run, texts)
         pictures = save_assessments(run, assessments, read_history(run))
         page = write_report([run], assessments[-1].evaluation.split, run / REPORT)
+        scores = {item.evaluation.split: item.evaluation.scores for item in assessments}
+        tracking.finish(scores, state.step)
     return TrainedRun(
         folder=run,
         evaluations=tuple(item.evaluation for item in assessments),
@@ -125,13 +137,18 @@ def _lock(run: Path) -> Iterator[None]:
 
 
 def _fit(
-    recipe: Recipe, texts: LabelledTexts, run: Path, resume: Resume, report: Reporter
+    recipe: Recipe,
+    texts: LabelledTexts,
+    run: Path,
+    resume: Resume,
+    report: Reporter,
+    follow: Follow = lambda _: None,
 ) -> tuple[Learner, TrainingState]:
     for note in texts.notes:
         report.say(note)
     learner = prepare_learner(recipe, texts)
     _say_plan(learner, report)
-    return learner, training.train_steps(learner, run, resume, report)
+    return learner, training.train_steps(learner, run, resume, report, follow)
 
 
 def _save(

@@ -6,6 +6,7 @@ RUN/                            a copy of the one that is best on validation
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from textlora.progress import Reporter
 from textlora.rundir import CHECKPOINTS, RECIPE, find_classifier, read_manifest
 from textlora.settings import Recipe, load_recipe
 from textlora.significance import Spread, compute_spread
+from textlora.tracking import TrackerName
 from textlora.training import Resume
 
 SEEDS = "seeds.json"
@@ -47,6 +49,7 @@ def train_repeats(
     *,
     resume: Resume,
     report: Reporter,
+    track: Sequence[TrackerName] = (),
 ) -> Repeats:
     """Train with so many seeds, counted from that of the recipe; the split of the data stays.
 
@@ -69,7 +72,9 @@ def train_repeats(
             done = None if resume == "never" else _read_finished(folder, repeat, texts)
             report.say(f"{folder}: {'is finished' if done else f'seed {seed}'}")
             found[seed] = done or list(
-                train_run(repeat, texts, folder, resume=resume, report=report).evaluations
+                train_run(
+                    repeat, texts, folder, resume=resume, report=report, track=track
+                ).evaluations
             )
     best = max(found, key=lambda seed: _rate(found[seed][0], recipe.training.best_metric))
     repeats = Repeats(

@@ -5,7 +5,8 @@
           history.jsonl    a StepRecord a line          evaluation.json  the figures
           visualizations/  pictures                     checkpoints/     see `checkpoints`
           backends/        see `backends`               baseline/        see `baselines`
-          predictions/     see `answers`                report.html      see `report`
+          predictions/     see `answers`               report.html      see `report`
+          tracking/        see `tracking`
           manifest.json    what the classifier needs and the SHA-256 of its files, written last
 
 A folder without manifest.json holds no finished classifier. A new classifier is written whole
@@ -49,6 +50,7 @@ VERSION = version("textlora")
 RECIPE, LABELS, ADAPTER, HISTORY = "recipe.toml", "labels.json", "adapter", "history.jsonl"
 EVALUATION, VISUALIZATIONS, CHECKPOINTS = "evaluation.json", "visualizations", "checkpoints"
 BACKENDS, BASELINE, PREDICTIONS = "backends", "baseline", "predictions"
+TRACKING = "tracking"
 _WEIGHTS = "adapter_model.safetensors"
 _NEXT = ".next"  # a whole classifier that is being moved to its place
 

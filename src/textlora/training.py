@@ -38,6 +38,7 @@ from textlora.settings import Recipe
 from textlora.torchbackend import compute_logits
 
 Resume = Literal["auto", "never"]
+Follow = Callable[[StepRecord], None]
 _RECORDS_PER_EPOCH = 20  # lines of history between two evaluations, for the learning curves
 
 
@@ -90,11 +91,18 @@ class Timetable:
         )
 
 
-def train_steps(learner: Learner, run: Path, resume: Resume, report: Reporter) -> TrainingState:
+def train_steps(
+    learner: Learner,
+    run: Path,
+    resume: Resume,
+    report: Reporter,
+    follow: Follow = lambda _: None,
+) -> TrainingState:
     """Train to the last step or until nothing gets better; leave the best weights in the learner.
 
     Writes history and checkpoints into `run`. Started again, it continues from the newest whole
-    checkpoint and takes exactly the steps that an uninterrupted run takes.
+    checkpoint and takes exactly the steps that an uninterrupted run takes. `follow` is given each
+    record of the history; a run that goes on repeats those behind its checkpoint.
 
     Raises:  Interrupted or Terminated after a checkpoint; TextloraError if the loss is not finite.
     """
@@ -117,6 +125,7 @@ def train_steps(learner: Learner, run: Path, resume: Resume, report: Reporter) -
                     validation = _validate(learner, validation_prefix, stop.check)
                 record = _make_record(state, table, validation)
                 keeper.record(record, state)
+                follow(record)
                 bar.advance(0, f"loss {record.train_loss:.3f}")
                 if validation is not None:
                     _keep_best(state, validation, settings.best_metric)
