@@ -584,3 +584,13 @@ def test_labels_are_audited_reviewed_and_corrected(run_command, refuse, tiny_ber
     assert code == 0
     assert f"{review}: " in err
     assert "training labels corrected" in err
+
+
+def test_an_unknown_tracker_is_refused_before_training(
+    run_command, tiny_bert, data_folder, tmp_path
+):
+    words = training_words(tiny_bert, data_folder, tmp_path / "run")
+    code, out, err = run_command(*words, "--track", "neptune")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("textlora: --track: 'neptune' is unknown; known: tensor")
+    assert not (tmp_path / "run" / "manifest.json").exists()

@@ -207,8 +207,8 @@ def train(
         int | None, typer.Option(help="Repeat with so many seeds; mean and spread are told.")
     ] = None,
     track: Annotated[
-        list[Literal["tensorboard", "mlflow", "wandb", "trackio"]] | None,
-        typer.Option(help="Also tell a tracker; repeatable."),
+        list[str] | None,
+        typer.Option(help="Also tell tensorboard, mlflow, wandb or trackio; repeatable."),
     ] = None,
     corrections: Annotated[
         str | None, typer.Option(help="A reviewed file of audit; for training rows alone.")

@@ -25,7 +25,7 @@ from textlora.report import REPORT, write_report
 from textlora.rundir import FORMAT_VERSION, Manifest, TrainedModel
 from textlora.settings import Recipe
 from textlora.torchbackend import compute_logits
-from textlora.tracking import TrackerName, open_tracking
+from textlora.tracking import open_tracking
 from textlora.training import Follow, Resume
 from textlora.verify import verify_run
 
@@ -55,7 +55,7 @@ def train_run(
     *,
     resume: Resume,
     report: Reporter,
-    track: Sequence[TrackerName] = (),
+    track: Sequence[str] = (),
 ) -> TrainedRun:
     """Train, save, verify in a fresh process, evaluate, draw; trackers are told on the way.
 

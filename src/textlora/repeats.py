@@ -22,7 +22,6 @@ from textlora.progress import Reporter
 from textlora.rundir import CHECKPOINTS, RECIPE, find_classifier, read_manifest
 from textlora.settings import Recipe, load_recipe
 from textlora.significance import Spread, compute_spread
-from textlora.tracking import TrackerName
 from textlora.training import Resume
 
 SEEDS = "seeds.json"
@@ -49,7 +48,7 @@ def train_repeats(
     *,
     resume: Resume,
     report: Reporter,
-    track: Sequence[TrackerName] = (),
+    track: Sequence[str] = (),
 ) -> Repeats:
     """Train with so many seeds, counted from that of the recipe; the split of the data stays.
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from textlora.errors import SettingsError
 from textlora.files import remove_folder, write_json
@@ -25,7 +25,7 @@ from textlora.progress import Reporter
 from textlora.rundir import TRACKING
 from textlora.settings import Recipe
 
-TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
+TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")
 _PROJECT = "textlora"
 _STATE = "state.json"
 
@@ -85,7 +85,7 @@ class Tracking:
 
 @contextmanager
 def open_tracking(
-    names: Sequence[TrackerName], run: Path, recipe: Recipe, report: Reporter, *, afresh: bool
+    names: Sequence[str], run: Path, recipe: Recipe, report: Reporter, *, afresh: bool
 ) -> Iterator[Tracking]:
     """Open trackers for a run; one that was resumed goes on in the same place.
 
@@ -108,11 +108,10 @@ def open_tracking(
             tracking.attempt(opened, tracker.finish)
 
 
-def _check(names: Sequence[TrackerName]) -> None:
+def _check(names: Sequence[str]) -> None:
     for name in names:
-        if name not in get_args(TrackerName):
-            known = ", ".join(get_args(TrackerName))
-            raise SettingsError(f"--track: {name!r} is unknown; known: {known}")
+        if name not in TRACKERS:
+            raise SettingsError(f"--track: {name!r} is unknown; known: {', '.join(TRACKERS)}")
         if find_spec(name) is None:
             raise SettingsError(f"--track: {name} is not installed; pip install 'textlora[{name}]'")
 
