@@ -47,7 +47,7 @@ def main() -> None:
     seconds = time.perf_counter() - start
     values: dict[str, Any] = json.loads(OUT.read_text("utf-8")) if OUT.is_file() else {}
     values |= {
-        "command": "python benchmarks/label_audit.py <ag_news> --train",
+        "command": "python benchmarks/label_audit.py <ag_news>" + " --train" * training,
         "environment": asdict(describe_environment()),
         "rows": len(examples.texts),
         "embedding_seconds": round(seconds, 1),
