@@ -142,6 +142,7 @@ def origin(tiny_bert, data_folder):
 
 
 SHAPES = {"a": torch.Size([3, 4]), "b": torch.Size([4])}
+MOMENTS = {f"{n}.{k}": s for n, s in SHAPES.items() for k in ("exp_avg", "exp_avg_sq")}
 
 
 def make_checkpoint(step, **state):
@@ -155,7 +156,7 @@ def make_checkpoint(step, **state):
 
 
 def read_checkpoint(run, origin):
-    found, damaged = find_checkpoint(run, origin, SHAPES)
+    found, damaged = find_checkpoint(run, origin, SHAPES, MOMENTS)
     assert damaged == []
     tensors = {**found.weights, **found.optimizer}
     content = b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors))

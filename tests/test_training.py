@@ -140,7 +140,7 @@ def test_optimizer_equals_the_plain_loop(make_learner, tmp_path):
     ]
     optimizer = torch.optim.AdamW(groups, lr=1.0)
     for step in range(3):
-        training._take_step(learner, batches[step], table.learning_rate(step))
+        training._take_step(learner, batches[step], step, table.learning_rate(step))
         tokens = [reference.train.select(int(i)).tolist() for i in batches[step]]
         padded = reference.tokenizer.pad({"input_ids": tokens}, return_tensors="pt")
         label_ids = torch.from_numpy(reference.train_label_ids[batches[step]])

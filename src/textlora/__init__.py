@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from textlora.classifier import TextClassifier
     from textlora.errors import DataError, ModelError, SettingsError, TextloraError
     from textlora.predictor import Prediction, Predictor
+    from textlora.rundir import load_base_model
     from textlora.settings import Recipe, load_recipe
 
 __version__ = _version("textlora")
@@ -23,6 +24,7 @@ __all__ = [
     "SettingsError",
     "TextClassifier",
     "TextloraError",
+    "load_base_model",
     "load_recipe",
 ]
 _HOMES = {
@@ -30,6 +32,7 @@ _HOMES = {
     "Predictor": "predictor",
     "Prediction": "predictor",
     "Recipe": "settings",
+    "load_base_model": "rundir",
     "load_recipe": "settings",
 }
 

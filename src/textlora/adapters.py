@@ -49,11 +49,12 @@ class PlannedMatrix:
     in_features: int
     out_features: int
     rank: int
+    magnitudes: int = 0  # of DoRA, one an output
 
     @property
     def num_parameters(self) -> int:
-        """Parameters of A and B."""
-        return self.rank * (self.in_features + self.out_features)
+        """Parameters of A and B, and of DoRA's magnitudes."""
+        return self.rank * (self.in_features + self.out_features) + self.magnitudes
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def plan_adapter(
 
     Raises:  SettingsError for a layer or matrix that the model does not have; it lists what exists.
     """
-    found = _find_matrices(model, settings.rank)
+    found = _find_matrices(model, settings)
     wanted = _select(found, settings.targets)
     modules = _find_trained_modules(model, set(new_parameters))
     # A layer that the checkpoint lacks is trained whole; an adapter inside it would add nothing.
@@ -133,6 +134,8 @@ def attach_adapter(
         task_type=TaskType.SEQ_CLS,
         r=settings.rank,
         lora_alpha=settings.alpha,
+        use_rslora=settings.variant == "rslora",
+        use_dora=settings.variant == "dora",
         # At 0 PEFT leaves out the dropout module that a schedule from 0 upwards needs.
         lora_dropout=dropout.start or dropout.end,
         bias="none",
@@ -202,7 +205,7 @@ def _cast_inputs(_module: nn.Module, inputs: tuple[object, ...]) -> tuple[object
     )
 
 
-def _find_matrices(model: nn.Module, rank: int) -> list[PlannedMatrix]:
+def _find_matrices(model: nn.Module, settings: AdapterSettings) -> list[PlannedMatrix]:
     """Every linear layer that a term names, in the model's order."""
     found = []
     for name, module in model.named_modules():
@@ -212,7 +215,9 @@ def _find_matrices(model: nn.Module, rank: int) -> list[PlannedMatrix]:
         terms = tuple(term for term, suffixes in _SUFFIXES.items() if match["suffix"] in suffixes)
         if terms:
             shape = (module.in_features, module.out_features)
-            found.append(PlannedMatrix(name, int(match["index"]), terms, *shape, rank))
+            magnitudes = module.out_features if settings.variant == "dora" else 0
+            layer = int(match["index"])
+            found.append(PlannedMatrix(name, layer, terms, *shape, settings.rank, magnitudes))
     return found
 
 

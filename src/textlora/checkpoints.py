@@ -1,7 +1,8 @@
 """Checkpoints of a training run: written whole, found again, thrown away when no longer needed.
 
     RUN/checkpoints/step-00000123/  weights.safetensors    trained weights, float32
-                                    optimizer.safetensors  both moments of each of them
+                                    optimizer.safetensors  both moments of each of them, and the
+                                                           raw weights where averages count
                                     history.jsonl          all lines up to here
                                     state.json             position, best so far, recipe, data
                                     manifest.json          sizes and SHA-256, written last
@@ -114,11 +115,12 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, origin: Origin) -> None:
 
 
 def find_checkpoint(
-    run: Path, origin: Origin, shapes: dict[str, Size]
+    run: Path, origin: Origin, shapes: dict[str, Size], optimizer: dict[str, Size]
 ) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint of this run, and what was wrong with newer ones.
 
-    `shapes` are those of the trained weights. To be called by the one process that trains in `run`.
+    `shapes` are those of the trained weights, `optimizer` those of its tensors. To be
+    called by the one process that trains in `run`.
 
     Raises:  SettingsError if the run was started with another recipe, other data or weights.
     """
@@ -127,7 +129,7 @@ def find_checkpoint(
     for step in reversed(_list_steps(run)):
         folder = _name(run, step)
         try:
-            found = _read(folder, run, origin, shapes)
+            found = _read(folder, run, origin, shapes, optimizer)
             if found.state.best_step:
                 _read_weights(_name(run, found.state.best_step), shapes)
             return found, damaged
@@ -176,7 +178,9 @@ def _mend(run: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _read(folder: Path, run: Path, origin: Origin, shapes: dict[str, Size]) -> Checkpoint:
+def _read(
+    folder: Path, run: Path, origin: Origin, shapes: dict[str, Size], optimizer: dict[str, Size]
+) -> Checkpoint:
     _check_files(folder)
     try:
         values = json.loads((folder / _STATE).read_text("utf-8"))
@@ -190,9 +194,8 @@ def _read(folder: Path, run: Path, origin: Origin, shapes: dict[str, Size]) -> C
         raise _DamageError(f"{folder}: {_STATE} is damaged ({error!r:.100})") from None
     if state.best_value is None:
         state.best_value = -float("inf")
-    moments = {f"{n}.{key}": s for n, s in shapes.items() for key in ("exp_avg", "exp_avg_sq")}
     weights = _load(folder / _WEIGHTS, shapes)
-    return Checkpoint(state, weights, _load(folder / _OPTIMIZER, moments), history)
+    return Checkpoint(state, weights, _load(folder / _OPTIMIZER, optimizer), history)
 
 
 def _read_weights(folder: Path, shapes: dict[str, Size]) -> dict[str, Tensor]:

@@ -103,7 +103,7 @@ def plan(
     resolved = _load(recipe, settings, model__name=model)
     labels = tuple(f"label {index}" for index in range(num_labels))
     config = encoder.read_model_config(resolved.model, labels)
-    skeleton = encoder.build_skeleton(config)
+    skeleton = encoder.build_skeleton(config, resolved.model.head)
     folder = encoder.find_local_folder(resolved.model)
     new = encoder.find_new_parameters(skeleton, folder)
     planned = plan_adapter(skeleton, new, resolved.adapter)

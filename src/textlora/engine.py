@@ -19,6 +19,7 @@ from torch.autograd import Function
 
 from textlora.attention import attend
 from textlora.batching import Batch
+from textlora.heads import find_pooling, pool
 from textlora.projection import AnyProjection, PackedProjection, Projection, is_supported
 
 # Tokens of a batch. On a CPU enough to fill its matrix units, little for its caches; a GPU wants
@@ -73,6 +74,7 @@ class Engine:
         self._pad_id = pad_id
         self._base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         self._encoder: Any = self._base.base_model
+        self._pooling = find_pooling(self._base)
         self._layers = self._find_layers()
         self._distances: Tensor | None = None
 
@@ -142,7 +144,13 @@ class Engine:
             return self.model(input_ids=token_ids, attention_mask=mask).logits
         hidden = self._embed(batch) if prefix is None else prefix
         bias = self._find_bias(batch, hidden.dtype)
-        for layer in self._layers[0 if prefix is None else self.num_frozen : -1]:
+        start = 0 if prefix is None else self.num_frozen
+        if self._pooling == "mean":
+            for layer in self._layers[start:]:
+                hidden = self._apply(layer, hidden, batch, bias)
+            padded = _spread(hidden, batch).view(*batch.places.shape, -1)
+            return self._base.classifier(pool(padded, batch.mask, "mean"))
+        for layer in self._layers[start:-1]:
             hidden = self._apply(layer, hidden, batch, bias)
         return self._apply_head(self._apply_last(self._layers[-1], hidden, batch, bias))
 
@@ -189,6 +197,8 @@ class Engine:
         return padded.view(texts, length, self._num_heads, self._head_size).transpose(1, 2)
 
     def _apply_head(self, first: Tensor) -> Tensor:
+        if self._pooling == "first":
+            return self._base.classifier(first)
         rows = first[:, None]
         if getattr(self._encoder, "pooler", None) is not None:
             return self._base.classifier(self._base.dropout(self._encoder.pooler(rows)))

@@ -250,7 +250,7 @@ def load_run(run: Path) -> LoadedRun:
     files = _locate_base(run, manifest.base, recipe.model)
     _refuse_code(inside / ADAPTER)
     tokenizer = encoder.load_tokenizer(inside / ADAPTER, str(run / ADAPTER))
-    loaded = encoder.load_encoder(files, labels)
+    loaded = encoder.load_encoder(files, labels, head=recipe.model.head)
     embeddings: Any = loaded.model.get_input_embeddings()  # type: ignore[operator]
     vocabulary = embeddings.num_embeddings
     if len(tokenizer) > vocabulary:
@@ -260,6 +260,20 @@ def load_run(run: Path) -> LoadedRun:
         )
     model = _load_adapter(inside / ADAPTER, loaded.model, loaded.new_parameters)
     return LoadedRun(run, recipe, labels, manifest, model.eval(), tokenizer)
+
+
+def load_base_model(run: str | Path) -> Any:
+    """The encoder of a run with an untrained head of the right shape, for PEFT's own loader.
+
+        PeftModel.from_pretrained(textlora.load_base_model(RUN), f"{RUN}/adapter")
+
+    A run with the model's own head needs no more than transformers' AutoModel for this; a linear
+    head (`model.head`) is textlora's.
+
+    Raises:  ModelError as `load_run`.
+    """
+    loaded = load_run(Path(run))
+    return loaded.model.unload()
 
 
 def _locate_base(run: Path, base: BaseModel, settings: ModelSettings) -> EncoderFiles:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from textlora.errors import SettingsError
 from textlora.schedules import Shape
@@ -21,6 +21,17 @@ Matrix = Literal["query", "key", "value", "output", "ffn", "ffn_in", "ffn_out"]
 Metric = Literal["accuracy", "f1_weighted", "f1_macro", "loss"]
 BackendName = Literal["torch", "openvino", "openvino-int8", "auto"]
 Precision = Literal["auto", "fp32", "bf16"]
+Head = Literal["own", "first", "mean"]
+Variant = Literal["lora", "rslora", "dora"]
+
+
+# Variants of PEFT that are known and refused, and why.
+_REFUSED = {
+    "pissa": "changes the frozen weights, so that its adapter fits no published encoder unless its "
+    "rank is doubled; use lora with training.head_start=probe for a quick start",
+    "adalora": "moves rank between matrices while it trains, so that no plan could be counted "
+    "before; name the matrices in adapter.targets, or use sweep to search for them",
+}
 
 
 class _Section(BaseModel):
@@ -58,6 +69,7 @@ class ModelSettings(_Section):
     name: str = "FacebookAI/roberta-base"  # Hub id, folder, or "embedded:minilm"
     revision: str = ""  # commit or tag on the Hub; empty = the default branch
     max_length: int = Field(512, ge=8)  # tokens; longer texts are cut, counted and reported
+    head: Head = "own"  # the model's own, or one linear layer over the first token or the mean
 
 
 class DropoutSettings(_Section):
@@ -75,6 +87,7 @@ class DropoutSettings(_Section):
 class AdapterSettings(_Section):
     """Which matrices of which layers get a low-rank adapter, and how large it is."""
 
+    variant: Variant = "lora"  # rslora: scaled by alpha / sqrt(rank); dora: magnitudes apart
     rank: int = Field(8, ge=1)
     alpha: float = Field(16.0, gt=0.0)  # the update is scaled by alpha / rank
     # Layers ("all", "last 4", "0", "2-5", "0,5,10") -> matrices of those layers.
@@ -89,8 +102,17 @@ class TrainingSettings(_Section):
     learning_rate: float = Field(2e-4, gt=0.0)  # the peak
     schedule: Shape = "linear"  # how the rate falls after the warm-up
     warmup_share: float = Field(0.1, ge=0.0, lt=1.0)  # of all steps
+    loraplus_ratio: float = Field(1.0, ge=1.0)  # LoRA+: rate of B over that of the rest
+    layer_decay: float = Field(1.0, gt=0.0, le=1.0)  # factor of the rate, layer by layer down
     weight_decay: float = Field(0.01, ge=0.0)  # not on biases and norms
     max_grad_norm: float = Field(1.0, gt=0.0)
+    average_decay: float = Field(
+        0.0, ge=0.0, lt=1.0
+    )  # of the moving average of the weights, which then counts; 0 = the last weights count
+    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: rare classes count more
+    focal_gamma: float = Field(0.0, ge=0.0)  # of the focal loss: sure texts count less; 0 = off
+    head_start: Literal["random", "probe"] = "random"  # probe: a linear head fitted to the encoder
     evaluate_every: int = Field(0, ge=0)  # steps; 0 = at the end of each epoch
     best_metric: Metric = "accuracy"  # on validation; the best checkpoint is the one that is saved
     patience: int = Field(
@@ -115,6 +137,14 @@ class Recipe(_Section):
     adapter: AdapterSettings = AdapterSettings()
     dropout: DropoutSettings = DropoutSettings()
     training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _check_together(self) -> "Recipe":
+        if self.training.head_start == "probe" and self.model.head == "own":
+            raise ValueError(
+                "training.head_start: probe needs a linear head; set model.head to mean or first"
+            )
+        return self
 
 
 def list_recipes() -> list[str]:
@@ -205,5 +235,9 @@ def _explain(problem: Any) -> str:
         for part in location[:-1]:
             section = section.model_fields[part].annotation
         return f"unknown setting {name}; known: {', '.join(section.model_fields)}"
-    message = str(problem["msg"])
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return message
+    if name == "adapter.variant" and problem["input"] in _REFUSED:
+        return f"{name}: {problem['input']} {_REFUSED[problem['input']]}"
     return f"{name}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"

@@ -11,8 +11,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
-from torch.nn.functional import cross_entropy
 
 from textlora import checkpoints
 from textlora.adapters import set_dropout
@@ -25,12 +23,15 @@ from textlora.batching import (
 from textlora.calibration import fit_temperature
 from textlora.checkpoints import Checkpoint, TrainingState
 from textlora.errors import Interrupted, TextloraError, UnfinishedError
+from textlora.heads import HEAD
 from textlora.history import History, StepRecord, ValidationRecord
 from textlora.interrupts import StopRequest
-from textlora.learner import Learner, read_optimizer, write_optimizer
+from textlora.learner import Learner
+from textlora.losses import compute_loss
 from textlora.metrics import compute_scores
 from textlora.predictor import compute_softmax
 from textlora.prefix import Prefix, open_prefix
+from textlora.probe import fit_head
 from textlora.progress import Reporter
 from textlora.runtime import set_seed
 from textlora.schedules import compute_dropout, compute_learning_rate
@@ -117,6 +118,8 @@ def train_steps(
         _open_prefix(learner, learner.validation, table, report, stop.check) as validation_prefix,
         report.track("training", table.total_steps, state.step) as bar,
     ):
+        if settings.head_start == "probe" and not state.step:
+            _start_head(learner, train_prefix, stop.check)
         while True:
             # What follows a step depends on the state alone: a run that was stopped here goes on.
             if table.is_recorded(state.step) and state.recorded_step < state.step:
@@ -143,7 +146,7 @@ def train_steps(
             set_seed(settings.seed, state.step + 1)  # position 0 made the start values
             set_dropout(learner.model, table.dropout(state.step), learner.recipe.dropout.scope)
             rate = table.learning_rate(state.step)
-            outcome = _take_step(learner, batches[position], rate, train_prefix)
+            outcome = _take_step(learner, batches[position], state.step, rate, train_prefix)
             state.step += 1
             state.loss_total += outcome.loss_total
             state.loss_texts += len(batches[position])
@@ -175,8 +178,10 @@ class _Keeper:
     def save(self, state: TrainingState) -> None:
         if state == self._saved:
             return
-        weights, optimizer = self._learner.weights.read(), read_optimizer(self._learner)
-        checkpoint = Checkpoint(state, weights, optimizer, self._history.content)
+        weights = self._learner.weights
+        checkpoint = Checkpoint(
+            state, weights.read(), weights.read_optimizer(), self._history.content
+        )
         checkpoints.save_checkpoint(self._run, checkpoint, self._learner.origin)
         self._saved, self._saved_at = replace(state), time.monotonic()
 
@@ -224,13 +229,26 @@ def _open_prefix(
     )
 
 
+def _start_head(learner: Learner, prefix: Prefix | None, check: Callable[[], None]) -> None:
+    """Give a linear head the weights of a linear probe."""
+    found = fit_head(learner.engine, learner.train, learner.train_label_ids, prefix, check)
+    weights = learner.weights.read()
+    for name in weights:
+        end = name.rpartition(".")[2]
+        if f".{HEAD}." in name and end in found:
+            weights[name] = found[end]
+    learner.weights.write(weights)
+
+
 def _take_step(
     learner: Learner,
     indices: npt.NDArray[np.int64],
+    step: int,
     rate: float,
     prefix: Prefix | None = None,
 ) -> _StepOutcome:
-    """One optimizer step over the texts `indices`, in pieces that fit the token budget."""
+    """Optimizer step `step` over the texts `indices`, in pieces that fit the token budget."""
+    settings = learner.recipe.training
     learner.model.train()
     total = 0.0
     for group in split_by_tokens(learner.train.lengths, indices, learner.engine.max_tokens):
@@ -238,7 +256,7 @@ def _take_step(
         label_ids = torch.from_numpy(learner.train_label_ids[group]).to(learner.device)
         rows = None if prefix is None else prefix.read(group, batch)
         logits = learner.engine(batch, rows).float()
-        loss = cross_entropy(logits, label_ids, reduction="sum")
+        loss = compute_loss(logits, label_ids, settings, learner.class_weights)
         # Divided by the whole step's count: the mean over texts, however they were cut.
         (loss / len(indices)).backward()  # type: ignore[no-untyped-call]
         total += loss.item()
@@ -247,20 +265,14 @@ def _take_step(
             f"training: the loss became {total} at learning rate {rate:.2g}; "
             "lower training.learning_rate"
         )
-    learner.weights.collect_gradients()
-    masters = list(learner.weights.masters.values())
-    norm = nn.utils.clip_grad_norm_(masters, learner.recipe.training.max_grad_norm)
-    for group_settings in learner.optimizer.param_groups:
-        group_settings["lr"] = rate
-    learner.optimizer.step()
-    learner.weights.publish()
-    return _StepOutcome(total, float(norm))
+    return _StepOutcome(total, learner.weights.step(step, rate, settings.max_grad_norm))
 
 
 def _validate(
     learner: Learner, prefix: Prefix | None, check: Callable[[], None]
 ) -> ValidationRecord:
-    logits = compute_logits(learner.engine, learner.validation, prefix, check)
+    with learner.weights.show_counted():
+        logits = compute_logits(learner.engine, learner.validation, prefix, check)
     probabilities = compute_softmax(logits, len(learner.labels))
     scores = compute_scores(learner.validation_label_ids, probabilities, learner.labels)
     temperature = fit_temperature(logits, learner.validation_label_ids)
@@ -304,7 +316,9 @@ def _start(
         if resume == "never":
             checkpoints.delete_checkpoints(run)
         shapes = learner.weights.shapes
-        found, damaged = checkpoints.find_checkpoint(run, learner.origin, shapes)
+        found, damaged = checkpoints.find_checkpoint(
+            run, learner.origin, shapes, learner.weights.optimizer_shapes
+        )
         for message in damaged:
             report.say(message)
         if found is None:
@@ -314,7 +328,7 @@ def _start(
         else:
             state, history = found.state, History(run, found.history)
             learner.weights.write(found.weights)
-            write_optimizer(learner, found.optimizer, state.step)
+            learner.weights.write_optimizer(found.optimizer, state.step)
             report.say(f"{run}: continuing after step {state.step}")
     except OSError as error:
         raise TextloraError(

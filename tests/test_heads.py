@@ -1,0 +1,133 @@
+"""Linear heads: exact counts, the engine's parity, export and reload, PEFT's own loader."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import FAMILIES, save_encoder, tiny_recipe
+from peft import PeftModel
+
+import textlora
+from textlora import encoder
+from textlora.adapters import plan_adapter
+from textlora.batching import make_batch, tokenize
+from textlora.data import load_labelled_texts
+from textlora.engine import Engine
+from textlora.heads import pool
+from textlora.learner import prepare_learner
+from textlora.pipeline import train_run
+from textlora.predictor import Predictor
+from textlora.progress import Reporter
+from textlora.settings import ModelSettings, load_recipe
+
+QUIET = Reporter(quiet=True)
+TEXTS = ["goal match", "bank shares profit market price", "rocket", "the moon of the crew"]
+LABELS = ("a", "b", "c")
+
+
+def load(folder, head):
+    files = encoder.locate_encoder(ModelSettings(name=str(folder)))
+    torch.manual_seed(0)
+    return encoder.load_encoder(files, LABELS, head=head), encoder.load_tokenizer(folder, "tiny")
+
+
+@pytest.mark.parametrize("head", ["first", "mean"])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_the_engine_gives_what_the_definition_says(family, head, tmp_path):
+    folder = save_encoder(tmp_path / family, family)
+    loaded, tokenizer = load(folder, head)
+    model = loaded.model.eval()
+    tokens = tokenize(tokenizer, TEXTS, 64)
+    with torch.no_grad():
+        found = Engine(model, tokenizer.pad_token_id)(make_batch(tokens, np.arange(len(TEXTS))))
+        for row, text in zip(found, TEXTS, strict=True):
+            alone = tokenizer(text, return_tensors="pt")
+            hidden = model.base_model(
+                input_ids=alone["input_ids"], attention_mask=alone["attention_mask"]
+            ).last_hidden_state[0]
+            wanted = model.classifier(hidden[0] if head == "first" else hidden.mean(dim=0))
+            assert torch.allclose(row, wanted, atol=1e-5), (family, head, text)
+
+
+@pytest.mark.parametrize("head", ["first", "mean"])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_only_the_linear_layer_is_new(family, head, tmp_path):
+    loaded, _ = load(save_encoder(tmp_path / family, family), head)
+    assert set(loaded.new_parameters) == {"classifier.weight", "classifier.bias"}
+    plan = plan_adapter(loaded.model, loaded.new_parameters, load_recipe("quickstart").adapter)
+    assert plan.head_parameters == 32 * 3 + 3
+
+
+def test_the_plan_knows_the_head_without_weights(tmp_path):
+    """At RoBERTa-base's size: 768 x 4 weights and 4 biases."""
+    config = encoder.read_model_config(ModelSettings(name="FacebookAI/roberta-base"), ("a",) * 4)
+    skeleton = encoder.build_skeleton(config, "mean")
+    new = encoder.find_new_parameters(skeleton, None)
+    assert plan_adapter(skeleton, new, load_recipe("quickstart").adapter).head_parameters == 3_076
+
+
+def test_a_stored_head_of_the_same_name_is_not_kept(tmp_path):
+    """A fine-tuned BERT has a classifier.weight of its own, which read something else."""
+    loaded, tokenizer = load(save_encoder(tmp_path / "a"), "own")
+    loaded.model.save_pretrained(tmp_path / "tuned")
+    tokenizer.save_pretrained(tmp_path / "tuned")
+    again, _ = load(tmp_path / "tuned", "mean")
+    assert not torch.equal(again.model.classifier.weight, loaded.model.classifier.weight)
+    skeleton = encoder.build_skeleton(again.model.config, "mean")
+    new = encoder.find_new_parameters(skeleton, tmp_path / "tuned")
+    assert set(new) == set(again.new_parameters) == {"classifier.weight", "classifier.bias"}
+
+
+def test_padding_adds_nothing_to_the_mean():
+    hidden = torch.tensor([[[1.0], [3.0], [9.0]], [[5.0], [float("nan")], [float("inf")]]])
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    assert pool(hidden, mask, "mean").tolist() == [[2.0], [5.0]]
+
+
+@pytest.mark.parametrize("head", ["first", "mean"])
+@pytest.mark.parametrize("family", ["bert", "mpnet", "distilbert"])
+def test_a_linear_head_survives_the_bundle(family, head, data_folder, tmp_path):
+    """Trained, verified in a fresh process, loaded by us and by PEFT: the same answers."""
+    model = save_encoder(tmp_path / family, family)
+    recipe = tiny_recipe(
+        model, data_folder, f"model.head={head}", "training.head_start=probe",
+        "training.average_decay=0.9", "training.precision=fp32",
+    )  # fmt: skip
+    run = tmp_path / "run"
+    result = train_run(recipe, load_labelled_texts(recipe.data), run, resume="auto", report=QUIET)
+    assert result.reload_difference < 1e-5
+    assert result.evaluations[-1].scores.accuracy > 0.9
+    ours = Predictor.load(run).predict_proba(TEXTS).values
+    base = textlora.load_base_model(run)
+    theirs = PeftModel.from_pretrained(base, str(run / "adapter")).eval()
+    tokenizer = encoder.load_tokenizer(run / "adapter", "adapter")
+    with torch.no_grad():
+        logits = theirs(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
+    from textlora.rundir import read_manifest
+
+    shares = (logits / read_manifest(run).temperature).softmax(dim=1).numpy()
+    assert np.abs(ours - shares).max() < 1e-5
+
+
+def test_the_probe_needs_a_linear_head(tiny_bert, data_folder):
+    with pytest.raises(textlora.errors.SettingsError, match=r"model\.head to mean or first"):
+        tiny_recipe(tiny_bert, data_folder, "training.head_start=probe")
+
+
+def test_the_probe_gives_the_head_that_scikit_learn_finds(tiny_bert, data_folder):
+    from textlora.training import _start_head
+
+    recipe = tiny_recipe(
+        tiny_bert, data_folder, "model.head=mean", "training.head_start=probe",
+        "training.precision=fp32",
+    )  # fmt: skip
+    learner = prepare_learner(recipe, load_labelled_texts(recipe.data))
+    before = learner.weights.read()
+    _start_head(learner, None, lambda: None)
+    after = learner.weights.read()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name.rpartition(".")[2] for name in changed} == {"weight", "bias"}
+    assert all(".classifier." in name for name in changed)
+    from textlora.torchbackend import compute_logits
+
+    logits = compute_logits(learner.engine, learner.train)
+    assert (logits.argmax(axis=1) == learner.train_label_ids).mean() > 0.9
