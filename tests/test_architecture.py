@@ -16,7 +16,7 @@ LAYERS = [
     {"runtime", "tables", "adapters", "attention", "projection", "heads", "losses"},
     {"sources", "rowencoder", "chunkfile", "corrections"},
     {"data", "encoder", "shards", "masters"},
-    {"batching", "rundir", "inputs", "leaks", "datacheck"},
+    {"batching", "rundir", "inputs", "leaks", "datacheck", "budget"},
     {"checkpoints", "history", "engine", "tokencache", "baselines", "datafix"},
     {"prefix", "tracking"},
     {"torchbackend"},

@@ -43,6 +43,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Change one setting; repeatable."),
 ]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(help="Most parameters to train: 1M, 500k, 0.5%; decides head, matrices and rank."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
 BackendOption = Annotated[
     BackendName,
@@ -93,6 +97,7 @@ def plan(
     recipe: RecipeOption = "reference",
     model: ModelOption = None,
     num_labels: Annotated[int, typer.Option(min=2, help="Number of labels.")] = 4,
+    budget: BudgetOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -102,6 +107,12 @@ def plan(
 
     resolved = _load(recipe, settings, model__name=model)
     labels = tuple(f"label {index}" for index in range(num_labels))
+    fitted = None
+    if budget is not None:
+        from textlora.budget import fit_budget
+
+        fitted = fit_budget(resolved, labels, budget)
+        resolved = fitted.recipe
     config = encoder.read_model_config(resolved.model, labels)
     skeleton = encoder.build_skeleton(config, resolved.model.head)
     folder = encoder.find_local_folder(resolved.model)
@@ -109,11 +120,14 @@ def plan(
     planned = plan_adapter(skeleton, new, resolved.adapter)
     if as_json:
         totals = {"trainable": planned.trainable, "trainable_share": planned.trainable_share}
-        _print_json({"model": resolved.model.name, **asdict(planned), **totals})
+        limits = {} if fitted is None else {"budget": fitted.budget, "smallest": fitted.smallest}
+        _print_json({"model": resolved.model.name, **asdict(planned), **totals, **limits})
         return
     from textlora import console
 
     console.show_plan(planned, resolved.model.name)
+    if fitted is not None:
+        console.show_budget(fitted)
 
 
 @app.command()
@@ -203,6 +217,7 @@ def train(
     resume: Annotated[
         Literal["auto", "never"], typer.Option(help="Continue a stopped run, or start over.")
     ] = "auto",
+    budget: BudgetOption = None,
     seeds: Annotated[
         int | None, typer.Option(help="Repeat with so many seeds; mean and spread are told.")
     ] = None,
@@ -231,6 +246,10 @@ def train(
     texts = load_labelled_texts(resolved.data, parts)
     for line in check_splits(resolved.data.source, parts, resolved.model.max_length).summarize():
         report.say(line)
+    if budget is not None:
+        from textlora.budget import fit_budget
+
+        resolved = fit_budget(resolved, texts.labels, budget).recipe
     if seeds is not None:
         from textlora.repeats import train_repeats
 

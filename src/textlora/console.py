@@ -11,6 +11,7 @@ from rich.text import Text
 from textlora.adapters import AdapterPlan
 from textlora.answers import list_mistakes
 from textlora.assessment import Assessment
+from textlora.budget import BudgetedPlan
 from textlora.comparison import Comparison
 from textlora.corrections import DoubtfulLabel
 from textlora.datacheck import DataCheck
@@ -22,6 +23,9 @@ from textlora.repeats import Repeats
 
 _MAX_CONFUSIONS = 2
 _MAX_WORDS = 12
+
+
+_POOLED = {"mean": "the mean of all tokens", "first": "the first token"}
 
 
 def show_plan(plan: AdapterPlan, model: str) -> None:
@@ -38,6 +42,21 @@ def show_plan(plan: AdapterPlan, model: str) -> None:
     print_line(
         f"adapter {plan.adapter_parameters:,} + head {plan.head_parameters:,} = "
         f"{plan.trainable:,} of {plan.total:,} parameters trained ({plan.trainable_share:.4%})"
+    )
+
+
+def show_budget(fitted: BudgetedPlan) -> None:
+    """Print how a plan uses its budget, and the settings that it stands for."""
+    plan, recipe = fitted.plan, fitted.recipe
+    print_line(
+        f"budget {fitted.budget:,}: head {plan.head_parameters:,}, matrices "
+        f"{plan.adapter_parameters:,}, unused {fitted.budget - plan.trainable:,}; "
+        f"the smallest that works is {fitted.smallest:,}"
+    )
+    targets = "; ".join(f"{k}: {', '.join(v)}" for k, v in recipe.adapter.targets.items())
+    print_line(
+        f"a linear head over {_POOLED[recipe.model.head]}; rank {recipe.adapter.rank} in {targets};"
+        f" the adapter takes {plan.trainable * 4 / 1e6:.1f} MB"
     )
 
 

@@ -1,0 +1,126 @@
+"""A parameter budget in, a plan that fits it out: which head, layers, matrices and rank.
+
+The head is linear, so that the budget goes into the encoder. Of the sets of matrices below the
+widest is taken that the budget pays a useful rank for; then the rank is raised as far as it goes.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from textlora import encoder
+from textlora.adapters import AdapterPlan, plan_adapter
+from textlora.errors import SettingsError
+from textlora.settings import AdapterSettings, Matrix, Recipe
+
+_USEFUL_RANK = 2  # below it fewer matrices are better than a lower rank
+# From the widest set to the smallest.
+_SETS: tuple[dict[str, tuple[Matrix, ...]], ...] = (
+    {"all": ("query", "key", "value", "output", "ffn")},
+    {"all": ("query", "key", "value", "output")},
+    {"all": ("query", "value")},
+    {"all": ("query",)},
+    {"last 2": ("query", "value")},
+    {"last 1": ("query", "value")},
+    {"last 1": ("query",)},
+)
+_UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
+
+
+@dataclass(frozen=True)
+class BudgetedPlan:
+    """A recipe whose trained parameters are at most `budget`, and its plan.
+
+    `smallest` is the least budget that this encoder and these labels could be trained with.
+    """
+
+    recipe: Recipe
+    plan: AdapterPlan
+    budget: int
+    smallest: int
+
+
+@dataclass(frozen=True)
+class _Skeleton:
+    """A model without weights, with what it would start at random."""
+
+    model: Any
+    new_parameters: tuple[str, ...]
+
+
+def fit_budget(recipe: Recipe, labels: Sequence[str], budget: str) -> BudgetedPlan:
+    """Choose `model.head` and the adapter of `recipe` such that at most `budget` is trained.
+
+    `budget` is a number of parameters ("814852", "500k", "1M") or a share of those of the model
+    ("0.5%"). A linear head that the recipe names is kept, and so is the ratio of alpha to rank.
+
+    Raises:  SettingsError for a budget that is not understood, or too small: it names the smallest
+    that works. ModelError if the model's configuration cannot be had.
+    """
+    head = "mean" if recipe.model.head == "own" else recipe.model.head
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"head": head})})
+    config = encoder.read_model_config(recipe.model, tuple(labels))
+    skeleton = encoder.build_skeleton(config, recipe.model.head)
+    folder = encoder.find_local_folder(recipe.model)
+    found = _Skeleton(skeleton, encoder.find_new_parameters(skeleton, folder))
+    allowed = parse_budget(budget, sum(p.numel() for p in skeleton.parameters()))
+    first_rank = [_plan(found, recipe, targets, 1) for targets in _SETS]
+    smallest = min(plan.trainable for _, plan in first_rank)
+    if smallest > allowed:
+        raise SettingsError(
+            f"--budget: {allowed:,} parameters are too few for {recipe.model.name} with "
+            f"{len(labels)} labels; the smallest that works is {smallest:,}"
+        )
+    ranks = [
+        _find_rank(found, recipe, targets, plan, allowed)
+        for targets, (_, plan) in zip(_SETS, first_rank, strict=True)
+    ]
+    useful = [index for index, rank in enumerate(ranks) if rank >= _USEFUL_RANK]
+    index = (useful or [i for i, rank in enumerate(ranks) if rank])[0]
+    adapter, plan = _plan(found, recipe, _SETS[index], ranks[index])
+    assert plan.trainable <= allowed, f"{plan.trainable} over the budget {allowed}"
+    return BudgetedPlan(recipe.model_copy(update={"adapter": adapter}), plan, allowed, smallest)
+
+
+def parse_budget(text: str, total: int) -> int:
+    """Parameters that a budget names; a share is one of `total`.
+
+    Raises:  SettingsError if it is not understood or not positive.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)([km%]?)", re.sub(r"[\s,_]", "", text).lower())
+    if match is None or not float(match[1]):
+        raise SettingsError(
+            f"--budget: {text!r} not understood; write a number such as 500000, 500k, 1M or 0.5%"
+        )
+    factor = total / 100 if match[2] == "%" else _UNITS[match[2]]
+    return int(float(match[1]) * factor + 1e-6)
+
+
+def _find_rank(
+    found: _Skeleton,
+    recipe: Recipe,
+    targets: dict[str, tuple[Matrix, ...]],
+    plan: AdapterPlan,
+    budget: int,
+) -> int:
+    """The highest rank of these matrices within the budget; 0 if there is none.
+
+    No higher than half the width of a matrix, where its two factors are as large as itself.
+    """
+    per_rank = sum(m.in_features + m.out_features for m in plan.matrices)
+    most = min(min(m.in_features, m.out_features) for m in plan.matrices) // 2
+    rank = min(most, 1 + (budget - plan.trainable) // per_rank)
+    if rank < 1:
+        return 0
+    assert _plan(found, recipe, targets, rank)[1].trainable <= budget
+    return rank
+
+
+def _plan(
+    found: _Skeleton, recipe: Recipe, targets: dict[str, tuple[Matrix, ...]], rank: int
+) -> tuple[AdapterSettings, AdapterPlan]:
+    old = recipe.adapter
+    alpha = old.alpha / old.rank * rank
+    adapter = old.model_copy(update={"targets": targets, "rank": rank, "alpha": alpha})
+    return adapter, plan_adapter(found.model, found.new_parameters, adapter)

@@ -1,0 +1,112 @@
+"""Budgets: never exceeded, counted as training counts, understood as people write them."""
+
+import json
+
+import pytest
+from conftest import FAMILIES, save_encoder, tiny_recipe
+from peft import PeftModel
+
+from textlora.budget import fit_budget, parse_budget
+from textlora.cli import main
+from textlora.data import load_labelled_texts
+from textlora.errors import SettingsError
+from textlora.learner import prepare_learner
+from textlora.settings import load_recipe
+
+LABELS = ("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1M", 1_000_000), ("500k", 500_000), ("0.5%", 620), ("814,852", 814_852), ("1_000", 1_000),
+        ("1.5 m", 1_500_000), (".5k", 500),
+    ],
+)  # fmt: skip
+def test_a_budget_is_understood_as_written(text, expected):
+    assert parse_budget(text, 124_000) == expected
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5", "a lot", "1G", "1M parameters", "1e6", "nan", "%"])
+def test_what_is_no_budget_is_refused(text):
+    with pytest.raises(SettingsError, match="not understood; write a number such as"):
+        parse_budget(text, 1_000)
+
+
+@pytest.mark.parametrize("recipe", ["reference", "quickstart"])
+def test_no_budget_is_exceeded_and_more_never_buys_a_narrower_plan(recipe):
+    """Over four decades, at RoBERTa-base's size."""
+    resolved = load_recipe(recipe, model__name="FacebookAI/roberta-base")
+    widths = []
+    for budget in (
+        4_612,
+        5_000,
+        9_999,
+        20_000,
+        50_000,
+        100_000,
+        333_333,
+        814_852,
+        1_000_000,
+        10**8,
+    ):
+        found = fit_budget(resolved, LABELS, str(budget))
+        assert found.smallest <= found.plan.trainable <= budget
+        widths.append(len(found.plan.matrices))
+        adapter = found.recipe.adapter
+        assert adapter.alpha / adapter.rank == resolved.adapter.alpha / resolved.adapter.rank
+    assert widths == sorted(widths)
+
+
+def test_the_smallest_that_works_works_and_one_less_does_not():
+    recipe = load_recipe("reference")
+    smallest = fit_budget(recipe, LABELS, "1M").smallest
+    assert smallest == 3_076 + 768 + 768
+    assert fit_budget(recipe, LABELS, str(smallest)).plan.trainable == smallest
+    with pytest.raises(SettingsError, match=r"too few for .*; the smallest that works is 4,612"):
+        fit_budget(recipe, LABELS, str(smallest - 1))
+
+
+@pytest.mark.parametrize("variant", ["lora", "dora"])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_what_is_planned_is_what_peft_trains(family, variant, data_folder, tmp_path):
+    model = save_encoder(tmp_path / family, family)
+    recipe = tiny_recipe(model, data_folder, f"adapter.variant={variant}")
+    texts = load_labelled_texts(recipe.data)
+    found = fit_budget(recipe, texts.labels, "3000")
+    learner = prepare_learner(found.recipe, texts)
+    assert isinstance(learner.model, PeftModel)
+    trained = sum(p.numel() for p in learner.model.parameters() if p.requires_grad)
+    assert trained == found.plan.trainable <= 3_000
+
+
+def test_a_linear_head_that_is_named_stays():
+    recipe = load_recipe("quickstart", ["model.head=first"])
+    assert fit_budget(recipe, LABELS, "50k").recipe.model.head == "first"
+
+
+def run_command(*words):
+    with pytest.raises(SystemExit) as stopped:
+        main(list(words))
+    return stopped.value.code or 0
+
+
+def test_plan_and_train_agree(tiny_bert, data_folder, tmp_path, capsys):
+    words = ("--recipe", "quickstart", "--model", str(tiny_bert), "--budget", "2k")
+    assert run_command("plan", *words, "--num-labels", "3", "--json") == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["smallest"] <= planned["trainable"] <= planned["budget"] == 2_000
+    run = tmp_path / "run"
+    train = ("train", *words, "--data", str(data_folder), "--out", str(run), "--json")
+    assert run_command(*train, "--set", "training.epochs=1") == 0
+    assert json.loads(capsys.readouterr().out)["trainable_parameters"] == planned["trainable"]
+    assert run_command("plan", *words) == 0
+    assert "the smallest that works is" in capsys.readouterr().out
+
+
+def test_a_budget_that_is_too_small_is_a_line(tiny_bert, capsys):
+    code = run_command("plan", "--recipe", "quickstart", "--model", str(tiny_bert), "--budget", "9")
+    error = capsys.readouterr().err
+    assert code == 2
+    assert error.startswith("textlora: --budget: 9 parameters are too few")
+    assert error.count("\n") == 1
