@@ -4,8 +4,10 @@ import pytest
 import torch
 from conftest import tiny_recipe
 
+from textlora import training
 from textlora.data import load_labelled_texts
 from textlora.errors import SettingsError
+from textlora.history import read_history
 from textlora.learner import prepare_learner
 from textlora.masters import TrainedWeights
 from textlora.pipeline import train_run
@@ -82,8 +84,6 @@ def test_lora_plus_moves_b_faster(make_recipe):
     learner = prepare_learner(recipe, texts)
     before = learner.weights.read()
     # B starts at zero, so that A has no gradient at the first step.
-    from textlora import training
-
     batches = training.compute_epoch_batches(learner.train.lengths, 8, 42, 0)
     training._take_step(learner, batches[0], 0, 1e-3)
     after = learner.weights.read()
@@ -122,6 +122,15 @@ def test_each_variant_trains_saves_and_reloads(variant, make_recipe, tmp_path):
     result = train_run(recipe, texts, tmp_path / "run", resume="auto", report=QUIET)
     assert result.reload_difference < 1e-5
     assert result.evaluations[-1].scores.accuracy > 0.9
+
+
+def test_what_validation_saw_is_what_is_kept(make_recipe, tmp_path):
+    """The averages, not the weights they are averages of."""
+    recipe, texts = make_recipe("training.average_decay=0.9", "training.evaluate_every=6")
+    learner = prepare_learner(recipe, texts)
+    state = training.train_steps(learner, tmp_path, "auto", QUIET)
+    seen = {r.step: r.validation for r in read_history(tmp_path) if r.validation}
+    assert training._validate(learner, None, lambda: None) == seen[state.best_step]
 
 
 @pytest.mark.parametrize(
