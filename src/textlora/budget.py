@@ -49,6 +49,16 @@ class _Skeleton:
     new_parameters: tuple[str, ...]
 
 
+def plan_recipe(recipe: Recipe, labels: Sequence[str]) -> AdapterPlan:
+    """What a recipe would train, counted without building the model.
+
+    Raises:  SettingsError for a matrix that the model lacks; ModelError if its configuration cannot
+    be had.
+    """
+    found = _build_skeleton(recipe, labels)
+    return plan_adapter(found.model, found.new_parameters, recipe.adapter)
+
+
 def fit_budget(recipe: Recipe, labels: Sequence[str], budget: str) -> BudgetedPlan:
     """Choose `model.head` and the adapter of `recipe` such that at most `budget` is trained.
 
@@ -60,11 +70,8 @@ def fit_budget(recipe: Recipe, labels: Sequence[str], budget: str) -> BudgetedPl
     """
     head = "mean" if recipe.model.head == "own" else recipe.model.head
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"head": head})})
-    config = encoder.read_model_config(recipe.model, tuple(labels))
-    skeleton = encoder.build_skeleton(config, recipe.model.head)
-    folder = encoder.find_local_folder(recipe.model)
-    found = _Skeleton(skeleton, encoder.find_new_parameters(skeleton, folder))
-    allowed = parse_budget(budget, sum(p.numel() for p in skeleton.parameters()))
+    found = _build_skeleton(recipe, labels)
+    allowed = parse_budget(budget, sum(p.numel() for p in found.model.parameters()))
     first_rank = [_plan(found, recipe, targets, 1) for targets in _SETS]
     smallest = min(plan.trainable for _, plan in first_rank)
     if smallest > allowed:
@@ -95,6 +102,13 @@ def parse_budget(text: str, total: int) -> int:
         )
     factor = total / 100 if match[2] == "%" else _UNITS[match[2]]
     return int(float(match[1]) * factor + 1e-6)
+
+
+def _build_skeleton(recipe: Recipe, labels: Sequence[str]) -> _Skeleton:
+    config = encoder.read_model_config(recipe.model, tuple(labels))
+    model = encoder.build_skeleton(config, recipe.model.head)
+    folder = encoder.find_local_folder(recipe.model)
+    return _Skeleton(model, encoder.find_new_parameters(model, folder))
 
 
 def _find_rank(

@@ -102,22 +102,12 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Show what would be trained, counted exactly, without building the model."""
-    from textlora import encoder
-    from textlora.adapters import plan_adapter
+    from textlora.budget import fit_budget, plan_recipe
 
     resolved = _load(recipe, settings, model__name=model)
     labels = tuple(f"label {index}" for index in range(num_labels))
-    fitted = None
-    if budget is not None:
-        from textlora.budget import fit_budget
-
-        fitted = fit_budget(resolved, labels, budget)
-        resolved = fitted.recipe
-    config = encoder.read_model_config(resolved.model, labels)
-    skeleton = encoder.build_skeleton(config, resolved.model.head)
-    folder = encoder.find_local_folder(resolved.model)
-    new = encoder.find_new_parameters(skeleton, folder)
-    planned = plan_adapter(skeleton, new, resolved.adapter)
+    fitted = None if budget is None else fit_budget(resolved, labels, budget)
+    planned = plan_recipe(resolved, labels) if fitted is None else fitted.plan
     if as_json:
         totals = {"trainable": planned.trainable, "trainable_share": planned.trainable_share}
         limits = {} if fitted is None else {"budget": fitted.budget, "smallest": fitted.smallest}
