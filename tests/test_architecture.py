@@ -20,7 +20,7 @@ LAYERS = [
     {"checkpoints", "history", "engine", "tokencache", "baselines", "datafix"},
     {"prefix", "tracking"},
     {"torchbackend"},
-    {"openvinobackend", "audit", "probe"},
+    {"openvinobackend", "audit"},
     {"backends"},
     {"predictor"},
     {"answers", "explanation", "filepredict", "verify", "learner"},

@@ -81,7 +81,7 @@ VARIANTS = {
     "float32": ("training.precision=fp32",),
     "average": ("training.average_decay=0.9",),
     "dora": ("adapter.variant=dora",),
-    "mean, probe": ("model.head=mean", "training.head_start=probe"),
+    "mean": ("model.head=mean",),
 }
 
 

@@ -13,7 +13,6 @@ from textlora.batching import make_batch, tokenize
 from textlora.data import load_labelled_texts
 from textlora.engine import Engine
 from textlora.heads import pool
-from textlora.learner import prepare_learner
 from textlora.pipeline import train_run
 from textlora.predictor import Predictor
 from textlora.progress import Reporter
@@ -89,7 +88,7 @@ def test_a_linear_head_survives_the_bundle(family, head, data_folder, tmp_path):
     """Trained, verified in a fresh process, loaded by us and by PEFT: the same answers."""
     model = save_encoder(tmp_path / family, family)
     recipe = tiny_recipe(
-        model, data_folder, f"model.head={head}", "training.head_start=probe",
+        model, data_folder, f"model.head={head}",
         "training.average_decay=0.9", "training.precision=fp32",
     )  # fmt: skip
     run = tmp_path / "run"
@@ -106,28 +105,3 @@ def test_a_linear_head_survives_the_bundle(family, head, data_folder, tmp_path):
 
     shares = (logits / read_manifest(run).temperature).softmax(dim=1).numpy()
     assert np.abs(ours - shares).max() < 1e-5
-
-
-def test_the_probe_needs_a_linear_head(tiny_bert, data_folder):
-    with pytest.raises(textlora.errors.SettingsError, match=r"model\.head to mean or first"):
-        tiny_recipe(tiny_bert, data_folder, "training.head_start=probe")
-
-
-def test_the_probe_gives_the_head_that_scikit_learn_finds(tiny_bert, data_folder):
-    from textlora.training import _start_head
-
-    recipe = tiny_recipe(
-        tiny_bert, data_folder, "model.head=mean", "training.head_start=probe",
-        "training.precision=fp32",
-    )  # fmt: skip
-    learner = prepare_learner(recipe, load_labelled_texts(recipe.data))
-    before = learner.weights.read()
-    _start_head(learner, None, lambda: None)
-    after = learner.weights.read()
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert {name.rpartition(".")[2] for name in changed} == {"weight", "bias"}
-    assert all(".classifier." in name for name in changed)
-    from textlora.torchbackend import compute_logits
-
-    logits = compute_logits(learner.engine, learner.train)
-    assert (logits.argmax(axis=1) == learner.train_label_ids).mean() > 0.9

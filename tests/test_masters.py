@@ -111,7 +111,7 @@ VARIANTS = {
         "training.class_weights=balanced", "training.focal_gamma=2",
         "training.label_smoothing=0.1",
     ),
-    "mean, probe": ("model.head=mean", "training.head_start=probe", "training.layer_decay=0.9"),
+    "mean": ("model.head=mean", "training.layer_decay=0.9"),
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from textlora.errors import SettingsError
 from textlora.schedules import Shape
@@ -28,7 +28,7 @@ Variant = Literal["lora", "rslora", "dora"]
 # Variants of PEFT that are known and refused, and why.
 _REFUSED = {
     "pissa": "changes the frozen weights, so that its adapter fits no published encoder unless its "
-    "rank is doubled; use lora with training.head_start=probe for a quick start",
+    "rank is doubled; use lora, rslora or dora",
     "adalora": "moves rank between matrices while it trains, so that no plan could be counted "
     "before; name the matrices in adapter.targets, or use sweep to search for them",
 }
@@ -112,7 +112,6 @@ class TrainingSettings(_Section):
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
     class_weights: Literal["none", "balanced"] = "none"  # balanced: rare classes count more
     focal_gamma: float = Field(0.0, ge=0.0)  # of the focal loss: sure texts count less; 0 = off
-    head_start: Literal["random", "probe"] = "random"  # probe: a linear head fitted to the encoder
     evaluate_every: int = Field(0, ge=0)  # steps; 0 = at the end of each epoch
     best_metric: Metric = "accuracy"  # on validation; the best checkpoint is the one that is saved
     patience: int = Field(
@@ -137,14 +136,6 @@ class Recipe(_Section):
     adapter: AdapterSettings = AdapterSettings()
     dropout: DropoutSettings = DropoutSettings()
     training: TrainingSettings = TrainingSettings()
-
-    @model_validator(mode="after")
-    def _check_together(self) -> "Recipe":
-        if self.training.head_start == "probe" and self.model.head == "own":
-            raise ValueError(
-                "training.head_start: probe needs a linear head; set model.head to mean or first"
-            )
-        return self
 
 
 def list_recipes() -> list[str]:
@@ -235,9 +226,7 @@ def _explain(problem: Any) -> str:
         for part in location[:-1]:
             section = section.model_fields[part].annotation
         return f"unknown setting {name}; known: {', '.join(section.model_fields)}"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return message
+    message = str(problem["msg"])
     if name == "adapter.variant" and problem["input"] in _REFUSED:
         return f"{name}: {problem['input']} {_REFUSED[problem['input']]}"
     return f"{name}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"

@@ -23,7 +23,6 @@ from textlora.batching import (
 from textlora.calibration import fit_temperature
 from textlora.checkpoints import Checkpoint, TrainingState
 from textlora.errors import Interrupted, TextloraError, UnfinishedError
-from textlora.heads import HEAD
 from textlora.history import History, StepRecord, ValidationRecord
 from textlora.interrupts import StopRequest
 from textlora.learner import Learner
@@ -31,7 +30,6 @@ from textlora.losses import compute_loss
 from textlora.metrics import compute_scores
 from textlora.predictor import compute_softmax
 from textlora.prefix import Prefix, open_prefix
-from textlora.probe import fit_head
 from textlora.progress import Reporter
 from textlora.runtime import set_seed
 from textlora.schedules import compute_dropout, compute_learning_rate
@@ -118,8 +116,6 @@ def train_steps(
         _open_prefix(learner, learner.validation, table, report, stop.check) as validation_prefix,
         report.track("training", table.total_steps, state.step) as bar,
     ):
-        if settings.head_start == "probe" and not state.step:
-            _start_head(learner, train_prefix, stop.check)
         while True:
             # What follows a step depends on the state alone: a run that was stopped here goes on.
             if table.is_recorded(state.step) and state.recorded_step < state.step:
@@ -227,17 +223,6 @@ def _open_prefix(
     return open_prefix(
         learner.engine, tokens, learner.origin.encoder, settings.prefix_cache_gb, report, check
     )
-
-
-def _start_head(learner: Learner, prefix: Prefix | None, check: Callable[[], None]) -> None:
-    """Give a linear head the weights of a linear probe."""
-    found = fit_head(learner.engine, learner.train, learner.train_label_ids, prefix, check)
-    weights = learner.weights.read()
-    for name in weights:
-        end = name.rpartition(".")[2]
-        if f".{HEAD}." in name and end in found:
-            weights[name] = found[end]
-    learner.weights.write(weights)
 
 
 def _take_step(
