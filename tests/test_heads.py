@@ -94,7 +94,7 @@ def test_a_linear_head_survives_the_bundle(family, head, data_folder, tmp_path):
     run = tmp_path / "run"
     result = train_run(recipe, load_labelled_texts(recipe.data), run, resume="auto", report=QUIET)
     assert result.reload_difference < 1e-5
-    assert result.evaluations[-1].scores.accuracy > 0.9
+    assert result.evaluations[-1].scores.accuracy > 0.7  # by chance a third
     ours = Predictor.load(run).predict_proba(TEXTS).values
     base = textlora.load_base_model(run)
     theirs = PeftModel.from_pretrained(base, str(run / "adapter")).eval()
