@@ -17,6 +17,7 @@ from textlora.pipeline import train_run
 from textlora.predictor import Predictor
 from textlora.progress import Reporter
 from textlora.settings import ModelSettings, load_recipe
+from textlora.torchbackend import compute_logits
 
 QUIET = Reporter(quiet=True)
 TEXTS = ["goal match", "bank shares profit market price", "rocket", "the moon of the crew"]
@@ -88,13 +89,14 @@ def test_a_linear_head_survives_the_bundle(family, head, data_folder, tmp_path):
     """Trained, verified in a fresh process, loaded by us and by PEFT: the same answers."""
     model = save_encoder(tmp_path / family, family)
     recipe = tiny_recipe(
-        model, data_folder, f"model.head={head}",
+        model, data_folder, f"model.head={head}", "training.epochs=6",
         "training.average_decay=0.9", "training.precision=fp32",
     )  # fmt: skip
     run = tmp_path / "run"
     result = train_run(recipe, load_labelled_texts(recipe.data), run, resume="auto", report=QUIET)
     assert result.reload_difference < 1e-5
     assert result.evaluations[-1].scores.accuracy > 0.7  # by chance a third
+    assert "textlora.load_base_model" in (run / "adapter/README.md").read_text("utf-8")
     ours = Predictor.load(run).predict_proba(TEXTS).values
     base = textlora.load_base_model(run)
     theirs = PeftModel.from_pretrained(base, str(run / "adapter")).eval()
@@ -105,3 +107,16 @@ def test_a_linear_head_survives_the_bundle(family, head, data_folder, tmp_path):
 
     shares = (logits / read_manifest(run).temperature).softmax(dim=1).numpy()
     assert np.abs(ours - shares).max() < 1e-5
+
+
+@pytest.mark.parametrize("head", ["first", "mean"])
+@pytest.mark.parametrize("family", ["bert", "mpnet", "distilbert"])
+def test_openvino_reads_what_torch_reads(family, head, tmp_path):
+    openvinobackend = pytest.importorskip("textlora.openvinobackend")
+    loaded, tokenizer = load(save_encoder(tmp_path / family, family), head)
+    model, tokens = loaded.model.eval(), tokenize(tokenizer, TEXTS, 64)
+    engine = Engine(model, tokenizer.pad_token_id)
+    expected = compute_logits(engine, tokens)
+    graph = openvinobackend.convert(model, tokenizer.pad_token_id, 32, 47)
+    backend = openvinobackend.OpenVinoBackend(graph, torch.float32, tokenizer.pad_token_id)
+    assert np.abs(backend.compute_logits(tokens) - expected).max() < 1e-5

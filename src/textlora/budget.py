@@ -14,7 +14,7 @@ from textlora.adapters import AdapterPlan, plan_adapter
 from textlora.errors import SettingsError
 from textlora.settings import AdapterSettings, Matrix, Recipe
 
-_USEFUL_RANK = 2  # below it fewer matrices are better than a lower rank
+_USEFUL_RANK = 2  # a choice, not measured: below it, fewer matrices (docs/decisions.md)
 # From the widest set to the smallest.
 _SETS: tuple[dict[str, tuple[Matrix, ...]], ...] = (
     {"all": ("query", "key", "value", "output", "ffn")},

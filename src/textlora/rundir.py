@@ -51,6 +51,7 @@ RECIPE, LABELS, ADAPTER, HISTORY = "recipe.toml", "labels.json", "adapter", "his
 EVALUATION, VISUALIZATIONS, CHECKPOINTS = "evaluation.json", "visualizations", "checkpoints"
 BACKENDS, BASELINE, PREDICTIONS = "backends", "baseline", "predictions"
 TRACKING = "tracking"
+_READ = {"mean": "mean of all tokens", "first": "first token"}
 _WEIGHTS = "adapter_model.safetensors"
 _NEXT = ".next"  # a whole classifier that is being moved to its place
 
@@ -133,7 +134,7 @@ def save_classifier(
     """
     finish_saving(run)
     with stage_folder(run / _NEXT) as staged:
-        _write_adapter(staged / ADAPTER, trained)
+        _write_adapter(staged / ADAPTER, trained, recipe)
         write_file(staged / RECIPE, format_recipe(recipe).encode())
         write_file(staged / LABELS, format_json(list(trained.labels)).encode())
         adapter = [f"{ADAPTER}/{path.name}" for path in sorted((staged / ADAPTER).iterdir())]
@@ -163,7 +164,7 @@ def finish_saving(run: Path) -> None:
     remove_folder(saved)
 
 
-def _write_adapter(folder: Path, trained: TrainedModel) -> None:
+def _write_adapter(folder: Path, trained: TrainedModel, recipe: Recipe) -> None:
     model = trained.model
     # False: the automatic choice asks the Hub about the vocabulary, even for a local model.
     state = get_peft_model_state_dict(
@@ -182,7 +183,7 @@ def _write_adapter(folder: Path, trained: TrainedModel) -> None:
         for path in Path(scratch).iterdir():
             write_file(folder / path.name, path.read_bytes())
     write_file(folder / _WEIGHTS, save({key: value.contiguous() for key, value in state.items()}))
-    write_file(folder / "README.md", _write_card(trained.files, trained.labels).encode())
+    write_file(folder / "README.md", _write_card(trained, recipe).encode())
 
 
 def describe_base(files: EncoderFiles, weights_sha256: str) -> BaseModel:
@@ -325,11 +326,22 @@ def _load_adapter(folder: Path, model: Any, new_parameters: tuple[str, ...]) -> 
     return wrapped
 
 
-def _write_card(files: EncoderFiles, labels: tuple[str, ...]) -> str:
-    names = "\n".join(f"- {label}" for label in labels)
+def _write_card(trained: TrainedModel, recipe: Recipe) -> str:
+    files, pooled = trained.files, recipe.model.head
+    names = "\n".join(f"- {label}" for label in trained.labels)
+    # On transformers' own class a linear head may load without a word, and read something else.
+    note = (
+        ""
+        if pooled == "own"
+        else (
+            f"\nIts head is one linear layer over the {_READ[pooled]}. transformers' own classes have "
+            "another one and would give other answers; open it with\n\n"
+            '    PeftModel.from_pretrained(textlora.load_base_model(RUN), f"{RUN}/adapter")\n'
+        )
+    )
     return (
         f"---\nbase_model: {files.hub_name}\nlibrary_name: peft\n"
         "pipeline_tag: text-classification\ntags:\n- lora\n- textlora\n---\n\n"
         f"# Text classifier: a LoRA adapter for {files.hub_name}\n\n"
-        f"Trained with textlora {VERSION}. Labels, in the order of the logits:\n\n{names}\n"
+        f"Trained with textlora {VERSION}. Labels, in the order of the logits:\n\n{names}\n{note}"
     )
