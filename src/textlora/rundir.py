@@ -334,8 +334,8 @@ def _write_card(trained: TrainedModel, recipe: Recipe) -> str:
         ""
         if pooled == "own"
         else (
-            f"\nIts head is one linear layer over the {_READ[pooled]}. transformers' own classes have "
-            "another one and would give other answers; open it with\n\n"
+            f"\nIts head is one linear layer over the {_READ[pooled]}. transformers' own classes "
+            "have another one and would give other answers; open it with\n\n"
             '    PeftModel.from_pretrained(textlora.load_base_model(RUN), f"{RUN}/adapter")\n'
         )
     )
