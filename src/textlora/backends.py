@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,6 +22,7 @@ import numpy as np
 from textlora import openvinobackend, runtime
 from textlora.adapters import find_wrapped_modules, merge_adapter
 from textlora.batching import TokenizedTexts, tokenize
+from textlora.cascade import CascadeBackend, find_close_calls, find_margin
 from textlora.data import clean_text, load_labelled_texts
 from textlora.errors import DataError, ModelError, SettingsError
 from textlora.files import (
@@ -40,16 +41,22 @@ from textlora.torchbackend import Backend, TorchBackend
 
 Say = Callable[[str], None]
 MAX_FLIPS = 0.005  # of the probe's labels
+_MAX_AGAIN = 0.2  # of the probe's texts: beyond it the exact backend does much of the work
 _CALIBRATION_TEXTS, _PROBE_TEXTS = 300, 1_000
 _FACTS, _AUTO = "backend.json", "auto.json"
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A backend beside torch: how many labels of the probe differ, and texts per second of both."""
+    """A backend beside torch: how many labels of the probe differ, and texts per second of both.
+
+    `again` counts the texts that torch answered, as their best two labels are within `margin`.
+    """
 
     texts: int
     flips: int
+    margin: float
+    again: int
     rate: float
     torch_rate: float
 
@@ -57,6 +64,11 @@ class Probe:
     def keeps_labels(self) -> bool:
         """Whether at most 0.5 % of the labels differ."""
         return self.flips <= MAX_FLIPS * self.texts
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether few texts are too close to call."""
+        return self.again <= _MAX_AGAIN * self.texts
 
 
 def open_backend(run: LoadedRun, name: BackendName, say: Say) -> Backend:
@@ -88,7 +100,7 @@ class _Maker:
         self._model = merge_adapter(run.model)
         self._graph: Any = None  # in float32
         self._torch: TorchBackend | None = None
-        self._opened: dict[str, OpenVinoBackend] = {}
+        self._opened: dict[str, Backend] = {}
         self._parts: tuple[TokenizedTexts, TokenizedTexts] | None = None
 
     def make_torch(self) -> TorchBackend:
@@ -146,14 +158,31 @@ class _Maker:
             graph, probe = self._make(folder, key, int8=int8)
         else:
             graph, probe = openvinobackend.load(folder), facts["probe"]
-        if probe is not None and not probe.keeps_labels:
-            raise ModelError(
-                f"{self._run.folder}: int8 changes {probe.flips} of {probe.texts} probe labels, "
-                f"allowed are {MAX_FLIPS:.1%}; use --backend openvino"
-            )
         packages = ", ".join(f"{package} {number}" for package, number in key["packages"].items())
-        self._opened[name] = self._compile(graph, f"{name} {key['dtype']} ({packages})")
+        identity = f"{name} {key['dtype']} ({packages})"
+        if probe is None:
+            self._opened[name] = self._compile(graph, identity)
+        else:
+            self._refuse(probe)
+            # torch takes the model over, from which other graphs may still be made: it comes later.
+            self._opened[name] = CascadeBackend(
+                self._compile(graph), self.make_torch, probe.margin, identity
+            )
         return self._opened[name]
+
+    def _refuse(self, probe: Probe) -> None:
+        """Raise what speaks against int8, if something does."""
+        where, instead = f"{self._run.folder}: int8", "use --backend openvino"
+        if not probe.is_sure:
+            raise ModelError(
+                f"{where} leaves {probe.again} of {probe.texts} probe texts too close to call, "
+                f"allowed are {_MAX_AGAIN:.0%}; {instead}"
+            )
+        if not probe.keeps_labels:
+            raise ModelError(
+                f"{where} changes {probe.flips} of {probe.texts} probe labels, "
+                f"allowed are {MAX_FLIPS:.1%}; {instead}"
+            )
 
     def _make(self, folder: Path, key: dict[str, Any], *, int8: bool) -> tuple[Any, Probe | None]:
         """Convert, and keep what was converted if the run folder can be written."""
@@ -177,13 +206,18 @@ class _Maker:
 
     def _quantize(self, scratch: Path) -> tuple[Any, Probe]:
         """The faster way if it keeps the labels, else the more careful one."""
-        calibration, _ = self._read_parts()
+        calibration, tokens = self._read_parts()
         for careful in (False, True):
             graph = self._graph.clone()
             graph = openvinobackend.quantize(graph, calibration, self._pad_id, careful=careful)
             graph = self._store(graph, scratch)
-            probe = self._probe(self._compile(graph))
-            if probe.keeps_labels:
+            quick = self._compile(graph)
+            logits = quick.compute_logits(tokens)
+            margin = find_margin(logits, self.make_torch().compute_logits(tokens))
+            probe = self._probe(CascadeBackend(quick, self.make_torch, margin))
+            again = len(find_close_calls(logits, margin))
+            probe = replace(probe, margin=margin, again=again)
+            if probe.keeps_labels and probe.is_sure:
                 break
         return graph, probe
 
@@ -199,12 +233,12 @@ class _Maker:
         _, tokens = self._read_parts()
         answers, rates = [], []
         for candidate in (self.make_torch(), backend):
-            candidate.compute_logits(tokens.take(8))  # kernels are built at first use
+            candidate.compute_logits(tokens.take(np.arange(len(tokens))[:8]))  # builds kernels
             begin = time.perf_counter()
             answers.append(candidate.compute_logits(tokens).argmax(axis=1))
             rates.append(len(tokens) / (time.perf_counter() - begin))
         flips = int(np.count_nonzero(answers[0] != answers[1]))
-        return Probe(len(tokens), flips, rates[1], rates[0])
+        return Probe(len(tokens), flips, 0.0, 0, rates[1], rates[0])
 
     def _read_parts(self) -> tuple[TokenizedTexts, TokenizedTexts]:
         """Validation texts to calibrate on, and others to probe."""

@@ -45,10 +45,12 @@ class TokenizedTexts:
         """Tokens of each text, (texts,) int64."""
         return np.diff(self.offsets)
 
-    def take(self, count: int) -> "TokenizedTexts":
-        """The first texts."""
-        offsets = self.offsets[: count + 1]
-        return TokenizedTexts(self.token_ids[: offsets[-1]], offsets, self.truncated[:count])
+    def take(self, indices: npt.NDArray[np.int64]) -> "TokenizedTexts":
+        """The chosen texts, in that order. Shapes: indices (chosen,)."""
+        ids = [self.select(int(index)) for index in indices]
+        offsets = np.concatenate([[0], np.cumsum(self.lengths[indices])]).astype(np.int64)
+        flat = np.concatenate([self.token_ids[:0], *ids])
+        return TokenizedTexts(flat, offsets, self.truncated[indices])
 
     def select(self, index: int) -> npt.NDArray[np.int32]:
         """Token ids of one text."""

@@ -41,15 +41,14 @@ class Projection:
     def pack(self, rows: int, activation: str = "none") -> "AnyProjection":
         """The same for inference on some `rows` at a time, with the activation joined to it.
 
-        Only in bfloat16 on a CPU. With an adapter, or where torch was built without oneDNN, it is
+        Only in bfloat16 on a CPU that oneDNN computes it on. With an adapter, or elsewhere, it is
         the layer itself, and the activation is left to the caller.
         """
         weight = None if self._is_adapted else self._layer.weight
         if (
             weight is None
             or (weight.device.type, weight.dtype) != ("cpu", torch.bfloat16)
-            or not torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-            or not hasattr(torch.ops.mkldnn, "_linear_pointwise")
+            or not _can_pack()
         ):
             return self
         return PackedProjection(self._layer, rows, activation)
@@ -57,6 +56,16 @@ class Projection:
     def _find_dropout(self) -> float:
         module = self._layer.lora_dropout["default"]
         return float(module.p) if module.training and isinstance(module, nn.Dropout) else 0.0
+
+
+def _can_pack() -> bool:
+    """Whether torch was built with oneDNN, and that has bfloat16 kernels for this processor."""
+    operations = torch.ops.mkldnn
+    return (
+        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and hasattr(operations, "_linear_pointwise")
+        and bool(operations._is_mkldnn_bf16_supported())
+    )
 
 
 def is_supported(layer: nn.Module) -> bool:
