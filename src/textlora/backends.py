@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from textlora import openvinobackend, runtime
 from textlora.adapters import find_wrapped_modules, merge_adapter
@@ -36,6 +37,7 @@ from textlora.files import (
 from textlora.openvinobackend import OpenVinoBackend
 from textlora.rundir import BACKENDS, LoadedRun
 from textlora.settings import BackendName
+from textlora.tasks import find_task
 from textlora.torchbackend import Backend, TorchBackend
 
 Say = Callable[[str], None]
@@ -46,7 +48,10 @@ _FACTS, _AUTO = "backend.json", "auto.json"
 
 @dataclass(frozen=True)
 class Probe:
-    """A backend beside torch: how many labels of the probe differ, and texts per second of both."""
+    """A backend beside torch: how many labels of the probe differ, and texts per second of both.
+
+    Of a multi-label classifier a text differs as soon as one of its labels does.
+    """
 
     texts: int
     flips: int
@@ -85,6 +90,7 @@ class _Maker:
         self._pad_id = int(run.tokenizer.pad_token_id)
         self._dtype = runtime.pick_dtype(run.recipe.training.precision, runtime.pick_device())
         self._heads = find_wrapped_modules(run.model)
+        self._task = find_task(run.recipe.data, run.manifest.thresholds)
         self._model = merge_adapter(run.model)
         self._graph: Any = None  # in float32
         self._torch: TorchBackend | None = None
@@ -201,10 +207,15 @@ class _Maker:
         for candidate in (self.make_torch(), backend):
             candidate.compute_logits(tokens.take(8))  # kernels are built at first use
             begin = time.perf_counter()
-            answers.append(candidate.compute_logits(tokens).argmax(axis=1))
+            answers.append(self._answer(candidate.compute_logits(tokens)))
             rates.append(len(tokens) / (time.perf_counter() - begin))
-        flips = int(np.count_nonzero(answers[0] != answers[1]))
+        flips = int(np.count_nonzero(~self._task.match(*answers)))
         return Probe(len(tokens), flips, rates[1], rates[0])
+
+    def _answer(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        temperature = self._run.manifest.temperature
+        shares = self._task.compute_probabilities(logits, logits.shape[1], temperature)
+        return self._task.decide(shares)
 
     def _read_parts(self) -> tuple[TokenizedTexts, TokenizedTexts]:
         """Validation texts to calibrate on, and others to probe."""

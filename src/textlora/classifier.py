@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from textlora.answers import answer_examples
 from textlora.data import Examples, make_labelled_texts
 from textlora.errors import DataError, Interrupted
-from textlora.evaluation import Background, Evaluation, evaluate_answers
+from textlora.evaluation import AnyEvaluation, Background, evaluate_answers
 from textlora.files import write_json
 from textlora.pipeline import fit_run
 from textlora.predictor import Predictor
@@ -79,7 +79,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "predictor_")
         return self.predictor_.predict_proba(_check_texts(texts)).values
 
-    def evaluate(self, texts: Sequence[str], labels: Sequence[Any]) -> Evaluation:
+    def evaluate(self, texts: Sequence[str], labels: Sequence[Any]) -> AnyEvaluation:
         """All figures of the command `evaluate` on labelled texts.
 
         Raises:  DataError for a label that training did not have.

@@ -382,7 +382,7 @@ def predict(
     probabilities: Annotated[bool, typer.Option(help="Add a column a label.")] = False,
     mark_truncated: Annotated[bool, typer.Option(help="Add a column Truncated.")] = False,
     min_confidence: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Leave the label empty below it.")
+        float, typer.Option(min=0.0, max=1.0, help="Leave out labels of less.")
     ] = 0.0,
     min_precision: Annotated[
         float | None,
@@ -507,7 +507,7 @@ def _show_examples(predictor: "Predictor", as_json: bool) -> None:
         pairs = zip(EXAMPLES, found, strict=True)
         _print_json([{"text": text, **asdict(prediction)} for text, prediction in pairs])
         return
-    rows = [(t, p.label, f"{p.confidence:.1%}") for t, p in zip(EXAMPLES, found, strict=True)]
+    rows = [(t, *console.describe_answer(p)) for t, p in zip(EXAMPLES, found, strict=True)]
     console.show_rows(("text", "label", "confidence"), rows)
 
 

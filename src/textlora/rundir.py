@@ -70,7 +70,8 @@ class BaseModel:
 class Manifest:
     """What manifest.json says; `files` has the size and SHA-256 of each file of the classifier.
 
-    Logits are divided by `temperature` before they become probabilities.
+    Logits are divided by `temperature` before they become probabilities. A multi-label classifier
+    has one of `thresholds` for each label: a text gets those whose probability reaches theirs.
     """
 
     format_version: int
@@ -82,6 +83,7 @@ class Manifest:
     total_parameters: int
     files: dict[str, dict[str, Any]]
     temperature: float = 1.0  # runs of earlier versions have none
+    thresholds: tuple[float, ...] = ()  # single-label runs and those of earlier versions have none
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ class LoadedRun:
             self.recipe.training.precision,
             self.manifest.temperature,
         ]
+        if self.manifest.thresholds:
+            facts.append(self.manifest.thresholds)
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -219,7 +223,9 @@ def read_manifest(run: Path) -> Manifest:
                 f"{path}: format version {values['format_version']}, this textlora reads "
                 f"{FORMAT_VERSION}; install textlora {values['textlora_version']}, which wrote it"
             )
-        return Manifest(**{**values, "base": BaseModel(**values["base"])})
+        thresholds = tuple(map(float, values.get("thresholds", ())))
+        base = BaseModel(**values["base"])
+        return Manifest(**{**values, "base": base, "thresholds": thresholds})
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: damaged ({error}); copy the run again or retrain") from None
 
@@ -251,7 +257,8 @@ def load_run(run: Path) -> LoadedRun:
     files = _locate_base(run, manifest.base, recipe.model)
     _refuse_code(inside / ADAPTER)
     tokenizer = encoder.load_tokenizer(inside / ADAPTER, str(run / ADAPTER))
-    loaded = encoder.load_encoder(files, labels, head=recipe.model.head)
+    problem_type = recipe.data.problem_type
+    loaded = encoder.load_encoder(files, labels, head=recipe.model.head, problem_type=problem_type)
     embeddings: Any = loaded.model.get_input_embeddings()  # type: ignore[operator]
     vocabulary = embeddings.num_embeddings
     if len(tokenizer) > vocabulary:
