@@ -76,28 +76,31 @@ def answer_examples(predictor: Predictor, examples: Examples) -> Answers:
     )
 
 
-def list_answers(answers: Answers) -> list[StoredAnswer]:
-    """One entry a text."""
-    examples, task = answers.examples, answers.task
+def list_answers(
+    answers: Answers, places: npt.NDArray[np.int64] | None = None
+) -> list[StoredAnswer]:
+    """One entry a text, or one for each of these places."""
+    chosen = np.arange(len(answers.truncated)) if places is None else places
+    task, true = answers.task, answers.examples.label_ids[chosen]
+    shares, given = answers.probabilities[chosen], answers.label_ids[chosen]
     rows = zip(
-        examples.texts,
-        task.name(examples.label_ids, answers.labels),
-        task.name(answers.label_ids, answers.labels),
-        answers.confidence,
-        task.rate(answers.probabilities, examples.label_ids),
-        answers.truncated,
+        chosen,
+        task.name(true, answers.labels),
+        task.name(given, answers.labels),
+        task.rate(shares, given),
+        task.rate(shares, true),
         strict=True,
     )
     return [
         StoredAnswer(
-            text=text,
-            label=true,
-            predicted=given,
+            text=answers.examples.texts[place],
+            label=label,
+            predicted=predicted,
             confidence=round(float(confidence), _DIGITS),
             label_probability=round(float(probability), _DIGITS),
-            truncated=bool(cut),
+            truncated=bool(answers.truncated[place]),
         )
-        for text, true, given, confidence, probability, cut in rows
+        for place, label, predicted, confidence, probability in rows
     ]
 
 
@@ -105,9 +108,7 @@ def list_mistakes(answers: Answers, count: int) -> list[StoredAnswer]:
     """The wrong answers of which the classifier was surest."""
     wrong = np.flatnonzero(~answers.right)
     sure = answers.confidence[wrong]
-    chosen = wrong[np.argsort(-sure, kind="stable")[:count]]
-    stored = list_answers(answers)
-    return [stored[place] for place in chosen]
+    return list_answers(answers, wrong[np.argsort(-sure, kind="stable")[:count]])
 
 
 def write_answers(folder: Path, split: str, answers: Answers) -> Path:

@@ -179,6 +179,11 @@ def audit(
     from textlora.data import load_training_rows
 
     resolved = _load(recipe, settings, data__source=data, model__name=model)
+    if resolved.data.multi_label:
+        raise SettingsError(
+            "audit: finds wrong labels where a text has exactly one, and data.multi_label is set; "
+            "look through the mistakes of textlora evaluate --split validation --mistakes 50"
+        )
     raw, examples, labels = load_training_rows(resolved.data)
     doubtful = find_doubtful_labels(raw, examples, labels, embed_texts(examples.texts, resolved))
     write_review(out, doubtful, accept_above)

@@ -138,7 +138,7 @@ def save_classifier(
     """
     finish_saving(run)
     with stage_folder(run / _NEXT) as staged:
-        _write_adapter(staged / ADAPTER, trained, recipe)
+        _write_adapter(staged / ADAPTER, trained, recipe, manifest)
         write_file(staged / RECIPE, format_recipe(recipe).encode())
         write_file(staged / LABELS, format_json(list(trained.labels)).encode())
         adapter = [f"{ADAPTER}/{path.name}" for path in sorted((staged / ADAPTER).iterdir())]
@@ -168,7 +168,7 @@ def finish_saving(run: Path) -> None:
     remove_folder(saved)
 
 
-def _write_adapter(folder: Path, trained: TrainedModel, recipe: Recipe) -> None:
+def _write_adapter(folder: Path, trained: TrainedModel, recipe: Recipe, manifest: Manifest) -> None:
     model = trained.model
     # False: the automatic choice asks the Hub about the vocabulary, even for a local model.
     state = get_peft_model_state_dict(
@@ -187,7 +187,7 @@ def _write_adapter(folder: Path, trained: TrainedModel, recipe: Recipe) -> None:
         for path in Path(scratch).iterdir():
             write_file(folder / path.name, path.read_bytes())
     write_file(folder / _WEIGHTS, save({key: value.contiguous() for key, value in state.items()}))
-    write_file(folder / "README.md", _write_card(trained, recipe).encode())
+    write_file(folder / "README.md", _write_card(trained, recipe, manifest).encode())
 
 
 def describe_base(files: EncoderFiles, weights_sha256: str) -> BaseModel:
@@ -333,19 +333,25 @@ def _load_adapter(folder: Path, model: Any, new_parameters: tuple[str, ...]) -> 
     return wrapped
 
 
-def _write_card(trained: TrainedModel, recipe: Recipe) -> str:
+def _write_card(trained: TrainedModel, recipe: Recipe, manifest: Manifest) -> str:
     files, pooled = trained.files, recipe.model.head
     names = "\n".join(f"- {label}" for label in trained.labels)
-    # On transformers' own class a linear head may load without a word, and read something else.
-    note = (
-        ""
-        if pooled == "own"
-        else (
-            f"\nIts head is one linear layer over the {_READ[pooled]}. transformers' own classes have "
-            "another one and would give other answers; open it with\n\n"
+    note = ""
+    if pooled != "own":
+        # On transformers' own class it may load without a word, and read something else.
+        note = (
+            f"\nIts head is one linear layer over the {_READ[pooled]}. transformers' own classes "
+            "have another one and would give other answers; open it with\n\n"
             '    PeftModel.from_pretrained(textlora.load_base_model(RUN), f"{RUN}/adapter")\n'
         )
-    )
+    if recipe.data.multi_label:
+        pairs = zip(trained.labels, manifest.thresholds, strict=False)
+        limits = "\n".join(f"- {label}: {threshold:.6f}" for label, threshold in pairs)
+        note += (
+            '\nA text has a set of labels (`problem_type="multi_label_classification"`): those for '
+            f"which sigmoid(logit / {manifest.temperature:.6f}) reaches the threshold that was "
+            f"chosen on validation:\n\n{limits}\n"
+        )
     return (
         f"---\nbase_model: {files.hub_name}\nlibrary_name: peft\n"
         "pipeline_tag: text-classification\ntags:\n- lora\n- textlora\n---\n\n"

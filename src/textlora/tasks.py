@@ -61,6 +61,12 @@ class Task(Protocol):
         """Figures on validation, and what is fitted there."""
         ...
 
+    def score(
+        self, label_ids: LabelIds, probabilities: Floats, labels: tuple[str, ...]
+    ) -> Scores | SetScores:
+        """All figures of the answers that follow from these probabilities."""
+        ...
+
 
 @dataclass(frozen=True)
 class SingleLabel:
@@ -96,8 +102,12 @@ class SingleLabel:
         self, logits: Floats, label_ids: LabelIds, labels: tuple[str, ...]
     ) -> ValidationRecord:
         """Figures at temperature 1, and the temperature that fits best."""
-        scores = compute_scores(label_ids, compute_softmax(logits, len(labels)), labels)
+        scores = self.score(label_ids, compute_softmax(logits, len(labels)), labels)
         return _make_record(scores, fit_temperature(logits, label_ids))
+
+    def score(self, label_ids: LabelIds, probabilities: Floats, labels: tuple[str, ...]) -> Scores:
+        """All figures of the answers that follow from these probabilities."""
+        return compute_scores(label_ids, probabilities, labels)
 
 
 @dataclass(frozen=True)
