@@ -10,8 +10,17 @@ PACKAGE = Path(__file__).parents[1] / "src" / "textlora"
 # Bottom first. A module may import only from layers below its own.
 LAYERS = [
     {"errors"},
-    {"schedules", "files", "hub", "interrupts", "progress", "metrics", "labelsets",
-     "stratification", "thresholds"},
+    {
+        "schedules",
+        "files",
+        "hub",
+        "interrupts",
+        "progress",
+        "metrics",
+        "labelsets",
+        "stratification",
+        "thresholds",
+    },
     {"calibration", "significance", "setmetrics"},
     {"settings"},
     {"runtime", "tables", "adapters", "attention", "projection", "heads", "losses"},

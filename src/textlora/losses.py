@@ -57,7 +57,7 @@ def compute_positive_weights(
     """What having a label counts, beside not having it.
 
     "balanced" is texts without the label / texts with it, so that both weigh the same together. A
-    label without texts counts 1.
+    label that no text has, or that all have, counts 1.
 
     Shapes:  label_ids (texts, labels) of 0 and 1; returns (labels,) float32, or None where all
     count the same.
@@ -66,8 +66,8 @@ def compute_positive_weights(
         return None
     counts = label_ids.sum(axis=0)
     weights = np.ones(num_labels, np.float32)
-    present = counts > 0
-    weights[present] = (len(label_ids) - counts[present]) / counts[present]
+    mixed = (counts > 0) & (counts < len(label_ids))
+    weights[mixed] = (len(label_ids) - counts[mixed]) / counts[mixed]
     return torch.from_numpy(weights)
 
 
