@@ -21,7 +21,7 @@ import torch
 from textlora import openvinobackend
 from textlora.adapters import merge_adapter
 from textlora.batching import TokenizedTexts, make_batch, split_by_tokens, tokenize
-from textlora.cascade import find_close_calls, find_margin
+from textlora.cascade import find_margin
 from textlora.data import load_labelled_texts
 from textlora.openvinobackend import OpenVinoBackend, list_products
 from textlora.pipeline import fit_run
@@ -29,6 +29,7 @@ from textlora.progress import Reporter
 from textlora.rundir import load_run
 from textlora.runtime import describe_environment, pick_device, pick_dtype
 from textlora.settings import load_recipe
+from textlora.tasks import SingleLabel
 
 OUT = Path(__file__).parent / "results" / "int8_variants.json"
 MARGIN_TEXTS = 300
@@ -128,9 +129,10 @@ def measure(
         begin = time.perf_counter()
         logits = backend.compute_logits(probe)
         seconds.append(time.perf_counter() - begin)
-    margin = find_margin(logits[:MARGIN_TEXTS], exact[:MARGIN_TEXTS])
+    task = SingleLabel()
+    margin = find_margin(task.compute_shift(logits[:MARGIN_TEXTS], exact[:MARGIN_TEXTS]))
     logits, exact = logits[MARGIN_TEXTS:], exact[MARGIN_TEXTS:]
-    again = find_close_calls(logits, margin)
+    again = np.flatnonzero(task.compute_lead(logits, 1.0) < margin)
     flips = logits.argmax(axis=1) != exact.argmax(axis=1)
     left = flips.copy()
     left[again] = False

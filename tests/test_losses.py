@@ -3,8 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from textlora.losses import compute_class_weights, compute_loss
+from textlora.losses import (
+    OBJECTIVES,
+    compute_class_weights,
+    compute_loss,
+    compute_positive_weights,
+    compute_set_loss,
+)
 from textlora.settings import TrainingSettings
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.4, 0.3], [-1.0, 3.0, 0.0]])
@@ -36,3 +43,44 @@ def test_balanced_classes_weigh_the_same_together():
     assert weights.tolist() == pytest.approx([100 / 180, 0.0, 100 / 20])
     assert float(weights[label_ids].mean()) == pytest.approx(1.0)
     assert compute_class_weights(label_ids, 3, TrainingSettings()) is None
+
+
+SETS = torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 1]])
+
+
+@pytest.mark.parametrize("weights", [None, (0.5, 2.0, 3.0)])
+def test_the_loss_of_sets_is_that_of_torch(weights):
+    tensor = None if weights is None else torch.tensor(weights)
+    found = compute_set_loss(LOGITS, SETS, TrainingSettings(), tensor)
+    wanted = binary_cross_entropy_with_logits(
+        LOGITS, SETS.float(), pos_weight=tensor, reduction="sum"
+    )
+    assert float(found) == float(wanted)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_sets_is_its_formula(gamma, smoothing):
+    settings = TrainingSettings(focal_gamma=gamma, label_smoothing=smoothing)
+    total = 0.0
+    for share, truth in zip(
+        LOGITS.sigmoid().flatten().tolist(), SETS.flatten().tolist(), strict=True
+    ):
+        wanted = truth * (1 - smoothing) + smoothing / 2
+        loss = -wanted * np.log(share) - (1 - wanted) * np.log(1 - share)
+        total += (1 - (share if truth else 1 - share)) ** gamma * loss
+    found = compute_set_loss(LOGITS, SETS, settings, None)
+    assert float(found) == pytest.approx(total, rel=1e-5)
+
+
+def test_balanced_having_a_label_weighs_as_much_as_not_having_it():
+    label_ids = np.array([[1, 0, 1]] * 10 + [[0, 0, 1]] * 30)
+    weights = compute_positive_weights(label_ids, 3, TrainingSettings(class_weights="balanced"))
+    assert weights.tolist() == [3.0, 1.0, 1.0]
+    assert 10 * float(weights[0]) == 30
+    assert compute_positive_weights(label_ids, 3, TrainingSettings()) is None
+
+
+def test_each_kind_of_data_has_its_loss():
+    assert OBJECTIVES["single_label_classification"].compute_loss is compute_loss
+    assert OBJECTIVES["multi_label_classification"].compute_loss is compute_set_loss

@@ -12,8 +12,9 @@ from textlora.batching import tokenize
 from textlora.data import load_labelled_texts
 from textlora.errors import ModelError
 from textlora.pipeline import copy_pictures, fit_run, train_run
-from textlora.predictor import Predictor, compute_softmax
+from textlora.predictor import Predictor
 from textlora.progress import Reporter
+from textlora.tasks import compute_softmax
 from textlora.torchbackend import compute_logits
 from textlora.verify import compute_saved_logits
 

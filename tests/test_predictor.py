@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from conftest import make_rows
 
-from textlora.predictor import Predictor, compute_softmax
+from textlora.predictor import Predictor
+from textlora.tasks import compute_softmax
 
 # Sums of float32 in another order.
 FLOAT32_TOLERANCE = 1e-5

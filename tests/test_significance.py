@@ -6,6 +6,7 @@ from sklearn.metrics import confusion_matrix, f1_score
 from textlora.significance import (
     compare_answers,
     compute_f1_intervals,
+    compute_set_f1_intervals,
     compute_spread,
     describe_repeats,
 )
@@ -90,3 +91,30 @@ def test_a_difference_within_the_spread_of_seeds_is_no_improvement():
     assert describe_repeats([0.95, 0.951, 0.949], [0.90, 0.901, 0.902]).startswith("better by 4.9")
     assert describe_repeats([0.90, 0.901, 0.902], [0.95, 0.951, 0.949]).startswith("worse by 4.9")
     assert describe_repeats([1.0, 1.0], [1.0, 1.0]) == "+0.0 points, the same in every repeat"
+
+
+def test_f1_intervals_of_sets_of_one_are_those_of_single_labels():
+    random = np.random.default_rng(3)
+    true = random.integers(0, 3, 300)
+    given = np.where(random.random(300) < 0.8, true, random.integers(0, 3, 300))
+    single = compute_f1_intervals(confusion_matrix(true, given).tolist())
+    sets = compute_set_f1_intervals(np.eye(3, dtype=int)[true], np.eye(3, dtype=int)[given])
+    for name in ("macro", "weighted"):
+        for end in ("low", "high"):
+            # The same draws in another order: chance of 2,000 samples is left.
+            wanted = getattr(getattr(single, name), end)
+            assert getattr(getattr(sets, name), end) == pytest.approx(wanted, abs=0.01)
+    assert sets.micro.low < np.mean(true == given) < sets.micro.high
+
+
+def test_f1_intervals_of_sets_hold_the_figure_and_shrink_with_the_texts():
+    random = np.random.default_rng(5)
+    true = (random.random((1600, 4)) < 0.3).astype(int)
+    given = np.where(random.random((1600, 4)) < 0.85, true, 1 - true)
+    widths = []
+    for count in (100, 1600):
+        found = compute_set_f1_intervals(true[:count], given[:count])
+        figure = f1_score(true[:count], given[:count], average="micro")
+        assert found.micro.low < figure < found.micro.high
+        widths.append(found.micro.high - found.micro.low)
+    assert widths[1] < widths[0] / 2.5  # the square root of 16 is 4

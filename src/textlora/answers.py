@@ -5,7 +5,7 @@ A folder predictions/ has one file a split, a JSON object a line, in the order o
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,34 +16,47 @@ from textlora.errors import ModelError
 from textlora.files import write_atomically
 from textlora.predictor import Predictor
 from textlora.rundir import PREDICTIONS
+from textlora.tasks import SingleLabel, Task
 
 _DIGITS = 6
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers to labelled texts. Shapes: probabilities (texts, labels), truncated (texts,)."""
+    """Answers to labelled texts; `task` says what an answer is.
+
+    Shapes:  probabilities (texts, labels), truncated (texts,).
+    """
 
     examples: Examples
     labels: tuple[str, ...]
     probabilities: npt.NDArray[np.float32]
     truncated: npt.NDArray[np.bool_]
     seconds: float
+    task: Task = field(default_factory=SingleLabel)
 
     @property
     def label_ids(self) -> npt.NDArray[np.int64]:
-        """The labels given. Shapes: (texts,)."""
-        return self.probabilities.argmax(axis=1)
+        """The labels given. Shapes: (texts,); of sets (texts, labels)."""
+        return self.task.decide(self.probabilities)
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
-        """Which of them are right. Shapes: (texts,)."""
-        return self.label_ids == self.examples.label_ids
+        """Which answers are right, as a whole. Shapes: (texts,)."""
+        return self.task.match(self.label_ids, self.examples.label_ids)
+
+    @property
+    def confidence(self) -> npt.NDArray[np.floating]:
+        """How probable the answers are. Shapes: (texts,)."""
+        return self.task.rate(self.probabilities, self.label_ids)
 
 
 @dataclass(frozen=True)
 class StoredAnswer:
-    """One line: `label` is the true one; `label_probability` is what it was given."""
+    """One line: `label` is the true one; `label_probability` is what it was given.
+
+    Of sets of labels both are sets as text, and their probabilities take labels as independent.
+    """
 
     text: str
     label: str
@@ -58,36 +71,44 @@ def answer_examples(predictor: Predictor, examples: Examples) -> Answers:
     start = time.perf_counter()
     found = predictor.predict_proba(examples.texts)
     seconds = time.perf_counter() - start
-    return Answers(examples, predictor.labels, found.values, found.truncated, seconds)
+    return Answers(
+        examples, predictor.labels, found.values, found.truncated, seconds, predictor.task
+    )
 
 
-def list_answers(answers: Answers) -> list[StoredAnswer]:
-    """One entry a text."""
-    examples, labels = answers.examples, answers.labels
+def list_answers(
+    answers: Answers, places: npt.NDArray[np.int64] | None = None
+) -> list[StoredAnswer]:
+    """One entry a text, or one for each of these places."""
+    chosen = np.arange(len(answers.truncated)) if places is None else places
+    task, true = answers.task, answers.examples.label_ids[chosen]
+    shares, given = answers.probabilities[chosen], answers.label_ids[chosen]
     rows = zip(
-        examples.texts, examples.label_ids, answers.label_ids, answers.probabilities,
-        answers.truncated, strict=True,
-    )  # fmt: skip
+        chosen,
+        task.name(true, answers.labels),
+        task.name(given, answers.labels),
+        task.rate(shares, given),
+        task.rate(shares, true),
+        strict=True,
+    )
     return [
         StoredAnswer(
-            text=text,
-            label=labels[true],
-            predicted=labels[given],
-            confidence=round(float(shares[given]), _DIGITS),
-            label_probability=round(float(shares[true]), _DIGITS),
-            truncated=bool(cut),
+            text=answers.examples.texts[place],
+            label=label,
+            predicted=predicted,
+            confidence=round(float(confidence), _DIGITS),
+            label_probability=round(float(probability), _DIGITS),
+            truncated=bool(answers.truncated[place]),
         )
-        for text, true, given, shares, cut in rows
+        for place, label, predicted, confidence, probability in rows
     ]
 
 
 def list_mistakes(answers: Answers, count: int) -> list[StoredAnswer]:
     """The wrong answers of which the classifier was surest."""
     wrong = np.flatnonzero(~answers.right)
-    sure = answers.probabilities.max(axis=1)[wrong]
-    chosen = wrong[np.argsort(-sure, kind="stable")[:count]]
-    stored = list_answers(answers)
-    return [stored[place] for place in chosen]
+    sure = answers.confidence[wrong]
+    return list_answers(answers, wrong[np.argsort(-sure, kind="stable")[:count]])
 
 
 def write_answers(folder: Path, split: str, answers: Answers) -> Path:

@@ -9,10 +9,11 @@ from textlora.answers import Answers, answer_examples, write_answers
 from textlora.baselines import Baselines, open_baselines
 from textlora.calibration import Threshold
 from textlora.data import Examples, LabelledTexts, load_labelled_texts, load_split
-from textlora.errors import DataError, ModelError, TextloraError
+from textlora.errors import DataError, ModelError, SettingsError, TextloraError
 from textlora.evaluation import (
+    AnyEvaluation,
     Background,
-    Evaluation,
+    SetEvaluation,
     evaluate_answers,
     read_evaluations,
     write_evaluations,
@@ -27,7 +28,7 @@ from textlora.settings import DataSettings
 class Assessment:
     """Figures, and the answers they are about."""
 
-    evaluation: Evaluation
+    evaluation: AnyEvaluation
     answers: Answers
 
 
@@ -41,7 +42,7 @@ def assess_run(run: Path, texts: LabelledTexts) -> list[Assessment]:
     for split in ("validation", "test"):
         part = texts.validation if split == "validation" else texts.test
         if part is not None:
-            chosen = found[0].evaluation.coverage.thresholds if found else ()
+            chosen = _list_thresholds(found[0].evaluation) if found else ()
             background = _find_background(run, predictor, texts, split, chosen)
             source = predictor.recipe.data.source
             found.append(_assess(predictor, part, split, source, background))
@@ -51,8 +52,10 @@ def assess_run(run: Path, texts: LabelledTexts) -> list[Assessment]:
 def assess_split(run: Path, predictor: Predictor, settings: DataSettings, split: str) -> Assessment:
     """Measure a run on one split of its own data, as training saw it, or of other data.
 
-    Raises:  DataError for data, a split or a column that is not there.
+    Raises:  DataError for data, a split or a column that is not there; SettingsError for settings
+    that read one label a text where the run knows sets, or the other way round.
     """
+    _check_task(predictor, settings)
     chosen = () if split == "validation" else _read_thresholds(run)
     own: LabelledTexts | DataError
     if settings.source == predictor.recipe.data.source:
@@ -79,6 +82,7 @@ def load_examples(predictor: Predictor, settings: DataSettings, split: str) -> E
 
     Raises:  DataError for data or a split that is not there.
     """
+    _check_task(predictor, settings)
     if settings.source == predictor.recipe.data.source:
         return _find_part(load_labelled_texts(settings), settings.source, split)
     return load_split(settings, split, predictor.labels)
@@ -87,9 +91,15 @@ def load_examples(predictor: Predictor, settings: DataSettings, split: str) -> E
 def find_confidence(run: Path, precision: float) -> float:
     """The lowest confidence above which validation answers are as precise as wanted, 0..1.
 
-    Raises:  ModelError if no answers are, or the run was not evaluated.
+    Raises:  ModelError if no answers are, or the run was not evaluated; SettingsError for a
+    multi-label run.
     """
     validation = next((item for item in read_evaluations(run) if item.split == "validation"), None)
+    if isinstance(validation, SetEvaluation):
+        raise SettingsError(
+            f"--min-precision: {run} gives sets of labels, which have no confidence as a whole; "
+            "use --min-confidence, which holds for each label"
+        )
     if validation is None:
         raise ModelError(f"{run}: holds no evaluation on validation; run textlora train again")
     curve = validation.coverage.curve
@@ -185,11 +195,25 @@ def _find_part(texts: LabelledTexts, source: str, split: str) -> Examples:
     return part
 
 
+def _check_task(predictor: Predictor, settings: DataSettings) -> None:
+    if settings.multi_label != predictor.recipe.data.multi_label:
+        what = "sets of labels" if predictor.recipe.data.multi_label else "one label a text"
+        raise SettingsError(
+            f"data.multi_label: is {settings.multi_label}, and the classifier gives {what}; "
+            "leave the setting as the run has it"
+        )
+
+
+def _list_thresholds(evaluation: AnyEvaluation) -> tuple[Threshold, ...]:
+    """Those of the whole answer; sets of labels have none."""
+    return () if isinstance(evaluation, SetEvaluation) else evaluation.coverage.thresholds
+
+
 def _read_thresholds(run: Path) -> tuple[Threshold, ...]:
     """Those chosen on validation when the run was trained; none if that was not evaluated."""
     try:
         stored = read_evaluations(run)
     except ModelError:
         return ()
-    chosen = (item.coverage.thresholds for item in stored if item.split == "validation")
+    chosen = (_list_thresholds(item) for item in stored if item.split == "validation")
     return next(chosen, ())

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from textlora import openvinobackend, runtime
 from textlora.adapters import find_wrapped_modules, merge_adapter
 from textlora.batching import TokenizedTexts, tokenize
-from textlora.cascade import CascadeBackend, find_close_calls, find_margin
+from textlora.cascade import CascadeBackend, find_margin
 from textlora.data import clean_text, load_labelled_texts
 from textlora.errors import DataError, ModelError, SettingsError
 from textlora.files import (
@@ -37,6 +38,7 @@ from textlora.files import (
 from textlora.openvinobackend import OpenVinoBackend
 from textlora.rundir import BACKENDS, LoadedRun
 from textlora.settings import BackendName
+from textlora.tasks import find_task
 from textlora.torchbackend import Backend, TorchBackend
 
 Say = Callable[[str], None]
@@ -50,7 +52,8 @@ _FACTS, _AUTO = "backend.json", "auto.json"
 class Probe:
     """A backend beside torch: how many labels of the probe differ, and texts per second of both.
 
-    `again` counts the texts that torch answered, as their best two labels are within `margin`.
+    `again` counts the texts that torch answered, as another answer is nearer than `margin`. Of a
+    multi-label classifier a text differs as soon as one of its labels does.
     """
 
     texts: int
@@ -97,6 +100,7 @@ class _Maker:
         self._pad_id = int(run.tokenizer.pad_token_id)
         self._dtype = runtime.pick_dtype(run.recipe.training.precision, runtime.pick_device())
         self._heads = find_wrapped_modules(run.model)
+        self._task = find_task(run.recipe.data, run.manifest.thresholds)
         self._model = merge_adapter(run.model)
         self._graph: Any = None  # in float32
         self._torch: TorchBackend | None = None
@@ -165,9 +169,7 @@ class _Maker:
         else:
             self._refuse(probe)
             # torch takes the model over, from which other graphs may still be made: it comes later.
-            self._opened[name] = CascadeBackend(
-                self._compile(graph), self.make_torch, probe.margin, identity
-            )
+            self._opened[name] = self._cascade(self._compile(graph), probe.margin, identity)
         return self._opened[name]
 
     def _refuse(self, probe: Probe) -> None:
@@ -213,10 +215,10 @@ class _Maker:
             graph = self._store(graph, scratch)
             quick = self._compile(graph)
             logits = quick.compute_logits(tokens)
-            margin = find_margin(logits, self.make_torch().compute_logits(tokens))
-            probe = self._probe(CascadeBackend(quick, self.make_torch, margin))
-            again = len(find_close_calls(logits, margin))
-            probe = replace(probe, margin=margin, again=again)
+            exact = self.make_torch().compute_logits(tokens)
+            margin = find_margin(self._task.compute_shift(logits, exact))
+            again = int((self._compute_lead(logits) < margin).sum())
+            probe = replace(self._probe(self._cascade(quick, margin)), margin=margin, again=again)
             if probe.keeps_labels and probe.is_sure:
                 break
         return graph, probe
@@ -229,16 +231,27 @@ class _Maker:
     def _compile(self, graph: Any, identity: str = "") -> OpenVinoBackend:
         return OpenVinoBackend(graph, self._dtype, self._pad_id, identity)
 
+    def _cascade(self, quick: Backend, margin: float, identity: str = "") -> CascadeBackend:
+        return CascadeBackend(quick, self.make_torch, self._compute_lead, margin, identity)
+
+    def _compute_lead(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.floating]:
+        return self._task.compute_lead(logits, self._run.manifest.temperature)
+
     def _probe(self, backend: Backend) -> Probe:
         _, tokens = self._read_parts()
         answers, rates = [], []
         for candidate in (self.make_torch(), backend):
             candidate.compute_logits(tokens.take(np.arange(len(tokens))[:8]))  # builds kernels
             begin = time.perf_counter()
-            answers.append(candidate.compute_logits(tokens).argmax(axis=1))
+            answers.append(self._answer(candidate.compute_logits(tokens)))
             rates.append(len(tokens) / (time.perf_counter() - begin))
-        flips = int(np.count_nonzero(answers[0] != answers[1]))
+        flips = int(np.count_nonzero(~self._task.match(*answers)))
         return Probe(len(tokens), flips, 0.0, 0, rates[1], rates[0])
+
+    def _answer(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        temperature = self._run.manifest.temperature
+        shares = self._task.compute_probabilities(logits, logits.shape[1], temperature)
+        return self._task.decide(shares)
 
     def _read_parts(self) -> tuple[TokenizedTexts, TokenizedTexts]:
         """Validation texts to calibrate on, and others to probe."""

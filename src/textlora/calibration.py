@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.special import expit, log_softmax, logit
 
 from textlora.metrics import Interval, compute_wilson_interval
 
@@ -18,6 +18,7 @@ PRECISIONS = (0.9, 0.95, 0.98, 0.99, 0.995)  # those of the table of thresholds
 _BINS = 15
 _CURVE_POINTS = 100
 _MAX_LOG_TEMPERATURE = 3.0
+_LEAST = 2.0**-24  # what float32 can tell from 1
 _PRIOR_SPREAD = 0.5  # of log T: a wide prior, which a few hundred texts outweigh
 
 
@@ -36,7 +37,8 @@ class Bin:
 class Calibration:
     """How far confidence is from truth.
 
-    `brier` is the mean squared error of all probabilities of a text, summed: 0 is best, 2 worst.
+    `brier` is the mean squared error of all probabilities of a text, summed: 0 is best, 2 worst
+    (of sets of labels: as many as there are labels).
     `error` is the expected calibration error over 15 bins of equal width; `error_before` is the
     same without the temperature.
     """
@@ -96,6 +98,25 @@ def fit_temperature(logits: npt.NDArray[np.floating], label_ids: npt.NDArray[np.
     return math.exp(minimize_scalar(compute_loss, bounds=limits, method="bounded").x)
 
 
+def fit_set_temperature(
+    logits: npt.NDArray[np.floating], label_ids: npt.NDArray[np.int64]
+) -> float:
+    """The same for sets of labels, each label with a probability of its own.
+
+    Shapes:  logits (texts, labels); label_ids (texts, labels) of 0 and 1.
+    """
+    values = np.asarray(logits, dtype=np.float64)
+    # The negative log likelihood of a decision is log(1 + exp(-x)), x positive where it is right.
+    signed = np.where(label_ids == 1, values, -values)
+
+    def compute_loss(log_temperature: float) -> float:
+        losses = np.logaddexp(0.0, -signed / math.exp(log_temperature))
+        return float(losses.sum() + 0.5 * (log_temperature / _PRIOR_SPREAD) ** 2)
+
+    limits = (-_MAX_LOG_TEMPERATURE, _MAX_LOG_TEMPERATURE)
+    return math.exp(minimize_scalar(compute_loss, bounds=limits, method="bounded").x)
+
+
 def apply_temperature(
     probabilities: npt.NDArray[np.floating], temperature: float
 ) -> npt.NDArray[np.float64]:
@@ -125,6 +146,26 @@ def compute_calibration(
         brier=float(((values**2).sum(axis=1) - 2 * chosen + 1).mean()),
         error=_compute_error(bins),
         error_before=_compute_error(_fill_bins(before, right)),
+        bins=bins,
+    )
+
+
+def compute_set_calibration(
+    label_ids: npt.NDArray[np.int64], probabilities: npt.NDArray[np.floating], temperature: float
+) -> Calibration:
+    """The same for sets of labels: of all pairs of text and label given 30 %, 30 % should be true.
+
+    Shapes:  label_ids (texts, labels) of 0 and 1, probabilities the same.
+    """
+    values = probabilities.astype(np.float64)
+    truth = label_ids == 1
+    bins = _fill_bins(values.ravel(), truth.ravel())
+    before = expit(logit(np.clip(values, _LEAST, 1 - _LEAST)) * temperature)
+    return Calibration(
+        temperature=temperature,
+        brier=float(((values - truth) ** 2).sum(axis=1).mean()),
+        error=_compute_error(bins),
+        error_before=_compute_error(_fill_bins(before.ravel(), truth.ravel())),
         bins=bins,
     )
 

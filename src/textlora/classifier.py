@@ -4,7 +4,7 @@ import json
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from sklearn.utils.validation import check_is_fitted
 from textlora.answers import answer_examples
 from textlora.data import Examples, make_labelled_texts
 from textlora.errors import DataError, Interrupted
-from textlora.evaluation import Background, Evaluation, evaluate_answers
+from textlora.evaluation import AnyEvaluation, Background, evaluate_answers
 from textlora.files import write_json
 from textlora.pipeline import fit_run
 from textlora.predictor import Predictor
 from textlora.progress import Reporter
 from textlora.settings import Recipe, load_recipe
+from textlora.tasks import MultiLabel
 
 _CLASSES = "classes.json"  # beside the run, where labels are numbers
 
@@ -51,13 +52,21 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, texts: Sequence[str], labels: Sequence[Any]) -> "TextClassifier":
         """Train on texts and their labels (names or numbers); a part is held out for validation.
 
+        Where `labels` has a list, tuple or set for each text, the classifier gives sets of labels.
+
         Raises:  DataError, SettingsError or ModelError, as the command `train` would say it.
         """
-        checked, given = _check_texts(texts), np.asarray(labels)
-        self.classes_ = np.unique(given)
-        names = [str(label) for label in self.classes_]
-        recipe = self._make_recipe(names)
-        data = make_labelled_texts(checked, [str(label) for label in given], recipe.data)
+        checked = _check_texts(texts)
+        sets = _read_sets(labels)
+        if sets is None:
+            given = np.asarray(labels)
+            self.classes_ = np.unique(given)
+            named: list[Any] = [str(label) for label in given]
+        else:
+            self.classes_ = np.unique([label for each in sets for label in each])
+            named = [[str(label) for label in each] for each in sets]
+        recipe = self._make_recipe([str(label) for label in self.classes_], sets is not None)
+        data = make_labelled_texts(checked, named, recipe.data)
         folder = _TemporaryRun()
         report = Reporter(quiet=not self.verbose)
         try:
@@ -69,28 +78,41 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._attach(folder.path)  # answers come from the saved files: they need no other proof
         return self
 
-    def predict(self, texts: Sequence[str]) -> npt.NDArray[Any]:
-        """The most probable label of each text. Shapes: (texts,), typed as `labels`."""
-        best = self.predict_proba(texts).argmax(axis=1)
-        return self.classes_[best]
+    def predict(self, texts: Sequence[str]) -> npt.NDArray[Any] | list[tuple[Any, ...]]:
+        """The label of each text, or all its labels as a tuple; typed as `labels` were.
+
+        Shapes:  (texts,).
+        """
+        label_ids = self._decide(self.predict_proba(texts))
+        if label_ids.ndim == 1:
+            return self.classes_[label_ids]
+        return [tuple(self.classes_[row == 1].tolist()) for row in label_ids]
+
+    def score(
+        self, texts: Sequence[str], labels: Sequence[Any], sample_weight: Any = None
+    ) -> float:
+        """Accuracy; of sets, the share that is right as a whole."""
+        if not self._gives_sets:
+            return float(super().score(texts, labels, sample_weight))
+        matrix = self._number_sets(_check_sets(labels))
+        right = (self._decide(self.predict_proba(texts)) == matrix).all(axis=1)
+        return float(np.average(right, weights=sample_weight))
 
     def predict_proba(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Probability of each label. Shapes: returns (texts, labels), columns as in `classes_`."""
         check_is_fitted(self, "predictor_")
         return self.predictor_.predict_proba(_check_texts(texts)).values
 
-    def evaluate(self, texts: Sequence[str], labels: Sequence[Any]) -> Evaluation:
+    def evaluate(self, texts: Sequence[str], labels: Sequence[Any]) -> AnyEvaluation:
         """All figures of the command `evaluate` on labelled texts.
 
         Raises:  DataError for a label that training did not have.
         """
         check_is_fitted(self, "predictor_")
-        numbers = {str(label): index for index, label in enumerate(self.classes_)}
-        unknown = [label for label in labels if str(label) not in numbers]
-        if unknown:
-            known = ", ".join(numbers)
-            raise DataError(f"labels: {unknown[0]!r} is unknown to the classifier; known: {known}")
-        label_ids = np.array([numbers[str(label)] for label in labels], dtype=np.int64)
+        if self._gives_sets:
+            label_ids = self._number_sets(_check_sets(labels))
+        else:
+            label_ids = np.array(self._number(labels), dtype=np.int64)
         examples = Examples(tuple(_check_texts(texts)), label_ids)
         answers = answer_examples(self.predictor_, examples)
         background = Background(temperature=self.predictor_.temperature)
@@ -128,18 +150,42 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             classifier.classes_ = np.array(kept["values"], dtype=kept["dtype"])
         return classifier
 
+    @property
+    def _gives_sets(self) -> bool:
+        check_is_fitted(self, "predictor_")
+        return isinstance(self.predictor_.task, MultiLabel)
+
+    def _decide(self, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        return self.predictor_.task.decide(probabilities)
+
+    def _number(self, labels: Iterable[Any]) -> list[int]:
+        numbers = {str(label): index for index, label in enumerate(self.classes_)}
+        unknown = [label for label in labels if str(label) not in numbers]
+        if unknown:
+            known = ", ".join(numbers)
+            raise DataError(f"labels: {unknown[0]!r} is unknown to the classifier; known: {known}")
+        return [numbers[str(label)] for label in labels]
+
+    def _number_sets(self, sets: list[list[Any]]) -> npt.NDArray[np.int64]:
+        matrix = np.zeros((len(sets), len(self.classes_)), np.int64)
+        for row, labels in enumerate(sets):
+            matrix[row, self._number(labels)] = 1
+        return matrix
+
     def _attach(self, run: Path) -> None:
         self.run_ = run
         self.predictor_ = Predictor.load(run)
 
-    def _make_recipe(self, labels: list[str]) -> Recipe:
+    def _make_recipe(self, labels: list[str], multi_label: bool) -> Recipe:
         from textlora.settings import parse_recipe
 
         values = load_recipe(self.recipe, model__name=self.model).model_dump(mode="json")
         for name, value in (self.settings or {}).items():
             section, _, key = name.partition(".")
             values.setdefault(section, {})[key] = value
-        values["data"] |= {"source": "memory", "label_names": labels}
+        values["data"] |= {
+            "source": "memory", "label_names": labels, "multi_label": multi_label
+        }  # fmt: skip
         return parse_recipe(values, where="settings")
 
     def __sklearn_tags__(self) -> Any:
@@ -159,6 +205,32 @@ class _TemporaryRun:
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> "_TemporaryRun":
         return self
+
+
+def _read_sets(labels: Sequence[Any]) -> list[list[Any]] | None:
+    """The labels of each text, where they come as sets; None where each text has one.
+
+    Raises:  DataError for a matrix, whose ones and zeros would be taken for labels, or a mixture.
+    """
+    if getattr(labels, "ndim", 1) > 1:
+        raise DataError(
+            "labels: a matrix given; give a list of labels for each text "
+            "(MultiLabelBinarizer.inverse_transform makes them of a matrix)"
+        )
+    kinds = [isinstance(label, list | tuple | set | frozenset) for label in labels]
+    if not any(kinds):
+        return None
+    if not all(kinds):
+        wrong = list(labels)[kinds.index(False)]
+        raise DataError(f"labels: {wrong!r:.40} is no list, others are; give a list for each text")
+    return [list(label) for label in labels]
+
+
+def _check_sets(labels: Sequence[Any]) -> list[list[Any]]:
+    sets = _read_sets(labels)
+    if sets is None:
+        raise DataError("labels: one label a text given; the classifier needs a list for each text")
+    return sets
 
 
 def _check_texts(texts: Sequence[str]) -> list[str]:

@@ -179,6 +179,11 @@ def audit(
     from textlora.data import load_training_rows
 
     resolved = _load(recipe, settings, data__source=data, model__name=model)
+    if resolved.data.multi_label:
+        raise SettingsError(
+            "audit: finds wrong labels where a text has exactly one, and data.multi_label is set; "
+            "look through the mistakes of textlora evaluate --split validation --mistakes 50"
+        )
     raw, examples, labels = load_training_rows(resolved.data)
     doubtful = find_doubtful_labels(raw, examples, labels, embed_texts(examples.texts, resolved))
     write_review(out, doubtful, accept_above)
@@ -382,7 +387,7 @@ def predict(
     probabilities: Annotated[bool, typer.Option(help="Add a column a label.")] = False,
     mark_truncated: Annotated[bool, typer.Option(help="Add a column Truncated.")] = False,
     min_confidence: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Leave the label empty below it.")
+        float, typer.Option(min=0.0, max=1.0, help="Leave out labels of less.")
     ] = 0.0,
     min_precision: Annotated[
         float | None,
@@ -507,7 +512,7 @@ def _show_examples(predictor: "Predictor", as_json: bool) -> None:
         pairs = zip(EXAMPLES, found, strict=True)
         _print_json([{"text": text, **asdict(prediction)} for text, prediction in pairs])
         return
-    rows = [(t, p.label, f"{p.confidence:.1%}") for t, p in zip(EXAMPLES, found, strict=True)]
+    rows = [(t, *console.describe_answer(p)) for t, p in zip(EXAMPLES, found, strict=True)]
     console.show_rows(("text", "label", "confidence"), rows)
 
 

@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from textlora.answers import Answers, answer_examples
+from textlora.answers import Answers, answer_examples, list_answers
 from textlora.assessment import load_examples
 from textlora.errors import ModelError
-from textlora.metrics import Interval, Scores, compute_scores
+from textlora.metrics import Interval
 from textlora.predictor import Predictor
 from textlora.repeats import read_repeats
 from textlora.rundir import ADAPTER, find_classifier, read_manifest
 from textlora.settings import DataSettings
 from textlora.significance import Paired, compare_answers, describe_repeats
+from textlora.tasks import MultiLabel
 
 _MAX_EXAMPLES = 20  # of each kind of flip
 
@@ -36,7 +37,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class ClassFlips:
-    """The texts of one true label, by who is right."""
+    """The texts of one true label, by who is right; of sets, about the whole set."""
 
     label: str
     both: int
@@ -78,9 +79,15 @@ class Comparison:
 def compare_runs(first: Path, second: Path, settings: DataSettings, split: str) -> Comparison:
     """Let two runs answer the same labelled texts.
 
-    Raises:  ModelError if they know different labels; DataError as `load_examples`.
+    Raises:  ModelError if they know different labels, or one gives sets of them and the other does
+    not; DataError as `load_examples`.
     """
     one, two = Predictor.load(first), Predictor.load(second)
+    if type(one.task) is not type(two.task):
+        raise ModelError(
+            f"{first} and {second}: one gives a label a text, the other sets of labels; "
+            "compare classifiers of one kind"
+        )
     if set(one.labels) != set(two.labels):
         differ = sorted(set(one.labels) ^ set(two.labels))
         raise ModelError(
@@ -89,13 +96,20 @@ def compare_runs(first: Path, second: Path, settings: DataSettings, split: str) 
         )
     examples = load_examples(one, settings, split)
     ours, theirs = answer_examples(one, examples), answer_examples(two, examples)
-    # Columns in the first one's order: labels are matched by name.
-    order = [two.labels.index(label) for label in one.labels]
-    theirs = Answers(
-        examples, one.labels, theirs.probabilities[:, order], theirs.truncated, theirs.seconds
-    )
+    theirs = _order_labels(theirs, one.labels)
     found = compare_contenders((first, ours), (second, theirs), settings.source, split)
     return replace(found, repeats=_compare_repeats(first, second, settings, one, split))
+
+
+def _order_labels(answers: Answers, labels: tuple[str, ...]) -> Answers:
+    """Columns in the order of `labels`: labels are matched by name."""
+    order = [answers.labels.index(label) for label in labels]
+    task = answers.task
+    if isinstance(task, MultiLabel):
+        limits = task.list_thresholds(len(labels))[order]
+        task = replace(task, thresholds=tuple(limits.tolist()))
+    shares = answers.probabilities[:, order]
+    return replace(answers, labels=labels, probabilities=shares, task=task)
 
 
 def _compare_repeats(
@@ -125,7 +139,7 @@ def compare_contenders(
         second=_describe(*second),
         paired=paired,
         verdict=paired.describe(),
-        agreement=float((ours.label_ids == theirs.label_ids).mean()),
+        agreement=float(ours.task.match(ours.label_ids, theirs.label_ids).mean()),
         classes=_count_flips(ours, theirs),
         only_first=_list_flips(ours, theirs, ours.right & ~theirs.right),
         only_second=_list_flips(ours, theirs, theirs.right & ~ours.right),
@@ -135,7 +149,7 @@ def compare_contenders(
 def _describe(run: Path, answers: Answers) -> Contender:
     manifest = read_manifest(run)
     label_ids = answers.examples.label_ids
-    scores: Scores = compute_scores(label_ids, answers.probabilities, answers.labels)
+    scores = answers.task.score(label_ids, answers.probabilities, answers.labels)
     folder = find_classifier(run) / ADAPTER
     return Contender(
         run=str(run),
@@ -153,7 +167,7 @@ def _describe(run: Path, answers: Answers) -> Contender:
 def _count_flips(ours: Answers, theirs: Answers) -> tuple[ClassFlips, ...]:
     found = []
     for index, label in enumerate(ours.labels):
-        inside = ours.examples.label_ids == index
+        inside = ours.task.find(ours.examples.label_ids, index)
         one, two = ours.right[inside], theirs.right[inside]
         counts = ((one & two), (one & ~two), (two & ~one), ~(one | two))
         found.append(ClassFlips(label, *(int(kind.sum()) for kind in counts)))
@@ -162,17 +176,18 @@ def _count_flips(ours: Answers, theirs: Answers) -> tuple[ClassFlips, ...]:
 
 def _list_flips(ours: Answers, theirs: Answers, chosen: npt.NDArray[np.bool_]) -> tuple[Flip, ...]:
     """Those first of which both were sure: they say most."""
-    first, second = ours.probabilities.max(axis=1), theirs.probabilities.max(axis=1)
+    first, second = ours.confidence, theirs.confidence
     places = np.flatnonzero(chosen)
     places = places[np.argsort(-(first + second)[places], kind="stable")][:_MAX_EXAMPLES]
+    one, two = (list_answers(answers, places) for answers in (ours, theirs))
     return tuple(
         Flip(
-            text=ours.examples.texts[place],
-            label=ours.labels[ours.examples.label_ids[place]],
-            first=ours.labels[ours.label_ids[place]],
-            second=ours.labels[theirs.label_ids[place]],
+            text=a.text,
+            label=a.label,
+            first=a.predicted,
+            second=b.predicted,
             first_confidence=float(first[place]),
             second_confidence=float(second[place]),
         )
-        for place in places
+        for place, a, b in zip(places, one, two, strict=True)
     )

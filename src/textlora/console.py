@@ -16,13 +16,16 @@ from textlora.comparison import Comparison
 from textlora.corrections import DoubtfulLabel
 from textlora.datacheck import DataCheck
 from textlora.datafix import REMOVED, SplitFix
-from textlora.evaluation import Evaluation
+from textlora.evaluation import AnyEvaluation, Evaluation, SetEvaluation
 from textlora.explanation import Explanation
 from textlora.metrics import ClassScores
+from textlora.predictor import Answer, Prediction
 from textlora.repeats import Repeats
+from textlora.setmetrics import SetScores
 
 _MAX_CONFUSIONS = 2
 _MAX_WORDS = 12
+NO_LABEL = "(no label)"
 
 
 _POOLED = {"mean": "the mean of all tokens", "first": "the first token"}
@@ -60,40 +63,63 @@ def show_budget(fitted: BudgetedPlan) -> None:
     )
 
 
-def show_evaluation(evaluation: Evaluation) -> None:
+def show_evaluation(evaluation: AnyEvaluation) -> None:
     """Print overall figures, what they are compared with, and the table per class."""
-    scores, calibration = evaluation.scores, evaluation.calibration
-    used = " (these rows chose the checkpoint)" if evaluation.chose_checkpoint else ""
+    scores = evaluation.scores
+    used = ""
+    if evaluation.chose_checkpoint:
+        what = "checkpoint and thresholds" if isinstance(scores, SetScores) else "checkpoint"
+        used = f" (these rows chose the {what})"
     print_line(f"{evaluation.split}: {scores.num_texts:,} texts of {evaluation.source}{used}")
     low, high = scores.accuracy_interval.low, scores.accuracy_interval.high
-    print_line(f"  accuracy  {scores.accuracy:.2%}  (95 % interval {low:.2%} to {high:.2%})")
-    f1 = evaluation.f1_intervals
-    ways = (("weighted", scores.weighted, f1.weighted), ("macro", scores.macro, f1.macro))
+    name = "all labels of a text right" if isinstance(scores, SetScores) else "accuracy"
+    print_line(f"  {name}  {scores.accuracy:.2%}  (95 % interval {low:.2%} to {high:.2%})")
+    _show_averages(evaluation)
+    for baseline in evaluation.baselines:
+        print_line(f"  beside {baseline.name} ({baseline.accuracy:.2%}): {baseline.verdict}")
+    _show_findings(evaluation)
+    if isinstance(scores, SetScores):
+        _show_labels(scores)
+    else:
+        _show_classes(scores.classes)
+
+
+def _show_averages(evaluation: AnyEvaluation) -> None:
+    scores, calibration, f1 = evaluation.scores, evaluation.calibration, evaluation.f1_intervals
+    ways = [("weighted", scores.weighted, f1.weighted), ("macro", scores.macro, f1.macro)]
+    if isinstance(evaluation, SetEvaluation):
+        ways.insert(0, ("micro", evaluation.scores.micro, evaluation.f1_intervals.micro))
     for name, average, interval in ways:
         print_line(
             f"  {name:<9} precision {average.precision:.2%}  recall {average.recall:.2%}  "
             f"F1 {average.f1:.2%} ({interval.low:.2%} to {interval.high:.2%})"
         )
+    if isinstance(evaluation, SetEvaluation):
+        sets = evaluation.scores
+        print_line(
+            f"  {sets.hamming_loss:.2%} of the decisions about a label are wrong (Hamming loss); "
+            f"{sets.labels_per_text:.2f} labels a text, {sets.predicted_per_text:.2f} given; "
+            f"{sets.num_without:,} texts without a label, {sets.num_predicted_without:,} given none"
+        )
     print_line(
         f"  confidence is off by {calibration.error:.2%} (expected calibration error), "
         f"log loss {scores.loss:.4f}, Brier {calibration.brier:.4f}"
     )
-    for baseline in evaluation.baselines:
-        print_line(f"  beside {baseline.name} ({baseline.accuracy:.2%}): {baseline.verdict}")
-    _show_findings(evaluation)
-    _show_classes(evaluation.scores.classes)
 
 
 def show_details(assessment: Assessment, mistakes: int) -> None:
     """Print what can be accepted above which confidence, slices, and the surest mistakes."""
-    _show_thresholds(assessment.evaluation)
-    _show_slices(assessment.evaluation)
+    evaluation = assessment.evaluation
+    if isinstance(evaluation, Evaluation):
+        _show_thresholds(evaluation)
+    _show_slices(evaluation)
     for item in list_mistakes(assessment.answers, mistakes):
-        print_line(f"{item.label}, taken for {item.predicted} with {item.confidence:.0%}")
+        true, given = item.label or NO_LABEL, item.predicted or NO_LABEL
+        print_line(f"{true}, taken for {given} with {item.confidence:.0%}")
         print_line(f"  {shorten(item.text)}")
 
 
-def _show_findings(evaluation: Evaluation) -> None:
+def _show_findings(evaluation: AnyEvaluation) -> None:
     for part, leaks in (evaluation.leaks or {}).items():
         if leaks.count:
             exact = leaks.same_label + leaks.other_label
@@ -122,6 +148,22 @@ def _show_classes(classes: Sequence[ClassScores]) -> None:
     show(table)
 
 
+def _show_labels(scores: SetScores) -> None:
+    columns = ("label", "texts", "given", "right", "missed", "added",
+               "precision", "recall", "F1", "threshold")  # fmt: skip
+    table = _make_table(columns, right=set(range(1, len(columns))))
+    for item in scores.labels:
+        counts = (item.total, item.predicted, item.correct, item.missed, item.added)
+        shares = (item.precision, item.recall, item.f1)
+        table.add_row(
+            Text(item.label),
+            *(f"{count:,}" for count in counts),
+            *(f"{share:.2%}" for share in shares),
+            f"{item.threshold:.3f}",
+        )
+    show(table)
+
+
 def _show_thresholds(evaluation: Evaluation) -> None:
     """Of several levels with one threshold, the highest says all."""
     levels = {item.confidence: item for item in evaluation.coverage.thresholds}
@@ -134,7 +176,7 @@ def _show_thresholds(evaluation: Evaluation) -> None:
     show(table)
 
 
-def _show_slices(evaluation: Evaluation) -> None:
+def _show_slices(evaluation: AnyEvaluation) -> None:
     table = _make_table(("texts by", "value", "texts", "accuracy", "95 % interval"), {2, 3})
     for item in evaluation.slices:
         interval = f"{item.accuracy_interval.low:.2%} to {item.accuracy_interval.high:.2%}"
@@ -237,8 +279,7 @@ def show_fixes(fixes: Sequence[SplitFix], folder: Path | None) -> None:
 
 def show_explanation(explanation: Explanation) -> None:
     """Print the answer, and the words that weigh most, for and against."""
-    prediction = explanation.prediction
-    print_line(f"{prediction.label}, {prediction.confidence:.1%}")
+    print_line(", ".join(describe_answer(explanation.prediction)))
     ordered = sorted(explanation.words, key=lambda item: -abs(item.weight))[:_MAX_WORDS]
     largest = max((abs(item.weight) for item in ordered), default=0.0) or 1.0
     what = (f"for {explanation.label}", f"against {explanation.label}")
@@ -247,6 +288,14 @@ def show_explanation(explanation: Explanation) -> None:
         bar = "#" * round(20 * abs(item.weight) / largest)
         table.add_row(Text(item.word), f"{item.weight:+.2f}", f"{bar} {what[item.weight < 0]}")
     show(table)
+
+
+def describe_answer(answer: Answer) -> tuple[str, str]:
+    """Label and confidence; of a set all of them."""
+    if isinstance(answer, Prediction):
+        return answer.label, f"{answer.confidence:.1%}"
+    shares = (f"{share:.1%}" for share in answer.confidences)
+    return "; ".join(answer.labels) or NO_LABEL, "; ".join(shares)
 
 
 def shorten(text: str, limit: int = 150) -> str:

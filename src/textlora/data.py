@@ -6,19 +6,21 @@
 import hashlib
 import html
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from textlora.corrections import read_corrections
-from textlora.errors import DataError
+from textlora.errors import DataError, SettingsError
+from textlora.labelsets import find_separator
 from textlora.settings import DataSettings
-from textlora.sources import RawSplit, read_splits
+from textlora.sources import RawSplit, name_label_set, read_splits
+from textlora.stratification import hold_out_sets
 
 _BARE_ENTITY = re.compile(r"(?<![&\w])(?<!amp;)(#\d{2,5}|quot|amp|lt|gt|nbsp|apos);")
 _TAG = re.compile(r"</?(?:a|b|i|u|p|br|em|strong|font|span|div|img|h[1-6]|ul|li)\b[^<>]*>", re.I)
@@ -26,14 +28,28 @@ _TAG = re.compile(r"</?(?:a|b|i|u|p|br|em|strong|font|span|div|img|h[1-6]|ul|li)
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts with their labels. Shapes: label_ids (texts,) int64, an index into the label names.
+    """Texts with their labels.
 
     `slices` has the columns that scores are grouped by, a value a text.
+
+    Shapes:  label_ids (texts,) int64, an index into the label names; of multi-label data (texts,
+    labels) int64, 1 where a text has the label.
     """
 
     texts: tuple[str, ...]
     label_ids: npt.NDArray[np.int64]
     slices: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a text has a set of labels."""
+        return self.label_ids.ndim == 2
+
+    def count_labels(self, num_labels: int) -> npt.NDArray[np.int64]:
+        """How many texts have each label. Shapes: returns (labels,)."""
+        if self.is_multi_label:
+            return self.label_ids.sum(axis=0)
+        return np.bincount(self.label_ids, minlength=num_labels)
 
 
 @dataclass(frozen=True)
@@ -73,6 +89,11 @@ def load_labelled_texts(
 
     Raises:  DataError naming the file, and the line or the label, of what cannot be used.
     """
+    if settings.corrections and settings.multi_label:
+        raise SettingsError(
+            "data.corrections: a review knows one label a text, and data.multi_label is set; "
+            "correct the labels in the data itself"
+        )
     parts = read_splits(settings) if raw is None else raw
     if "train" not in parts:
         raise DataError(
@@ -117,9 +138,9 @@ def load_training_rows(settings: DataSettings) -> tuple[RawSplit, Examples, tupl
 
 
 def make_labelled_texts(
-    texts: Sequence[str], labels: Sequence[str], settings: DataSettings
+    texts: Sequence[str], labels: Sequence[Any], settings: DataSettings
 ) -> LabelledTexts:
-    """The same from texts and label names in memory.
+    """The same from texts and label names in memory; of multi-label data lists of names.
 
     Raises:  DataError as `load_labelled_texts`.
     """
@@ -128,14 +149,19 @@ def make_labelled_texts(
     notes: list[str] = []
     lines = list(range(len(texts)))
     files = ["texts"] * len(texts)
-    raw = RawSplit("texts", list(texts), list(labels), files, lines)
+    separator = settings.label_separator if settings.multi_label else ""
+    names = list(labels)
+    if separator:
+        pairs = enumerate(labels)
+        names = [name_label_set(cell, (), separator, "labels", line) for line, cell in pairs]
+    raw = RawSplit("texts", list(texts), names, files, lines, separator=separator)
     part = _drop_empty(raw, settings, notes)
-    names = _decide_labels(part, settings)
-    examples = _sample(_number_labels(part, names, "data.label_names"), settings)
-    _check_counts(examples, names, part.where)
-    train, validation = split_examples(examples, settings, names)
-    fingerprint = _compute_fingerprint(names, train, validation)
-    return LabelledTexts(names, train, validation, None, fingerprint, tuple(notes))
+    known = _decide_labels(part, settings)
+    examples = _sample(_number_labels(part, known, "data.label_names"), settings)
+    _check_counts(examples, known, part.where)
+    train, validation = split_examples(examples, settings, known)
+    fingerprint = _compute_fingerprint(known, train, validation)
+    return LabelledTexts(known, train, validation, None, fingerprint, tuple(notes))
 
 
 def load_split(settings: DataSettings, split: str, labels: tuple[str, ...]) -> Examples:
@@ -162,18 +188,22 @@ def split_examples(
     """Hold out `validation_share` of the examples, seeded.
 
     The plain split takes the same rows as `Dataset.train_test_split` of the `datasets` library.
+    Stratified, multi-label data is split by `stratification`.
 
     Raises:  DataError if a part would be empty or a class is too small to be in both.
     """
     count = len(examples.texts)
     num_held_out = int(np.ceil(settings.validation_share * count))
     smaller = min(num_held_out, count - num_held_out)
-    if smaller < (len(labels) if settings.stratified else 1):
+    by_class = settings.stratified and not examples.is_multi_label
+    if smaller < (len(labels) if by_class else 1):
         raise DataError(
             f"{settings.source}: {count} rows cannot be split with data.validation_share = "
             f"{settings.validation_share}; add rows or change the share"
         )
-    if settings.stratified:
+    if settings.stratified and examples.is_multi_label:
+        kept, held_out = hold_out_sets(examples.label_ids, num_held_out, settings.split_seed)
+    elif settings.stratified:
         splitter = StratifiedShuffleSplit(
             1, test_size=num_held_out, random_state=settings.split_seed
         )
@@ -202,11 +232,12 @@ def _drop_empty(part: RawSplit, settings: DataSettings, notes: list[str]) -> Raw
         [part.lines[index] for index in kept],
         part.order,
         {name: [values[index] for index in kept] for name, values in part.slices.items()},
+        separator=part.separator,
     )
 
 
 def _decide_labels(train: RawSplit, settings: DataSettings) -> tuple[str, ...]:
-    found = set(train.labels)
+    found = {label for labels in train.list_label_sets() for label in labels}
     if settings.label_names:
         return settings.label_names
     if train.order:
@@ -218,21 +249,30 @@ def _decide_labels(train: RawSplit, settings: DataSettings) -> tuple[str, ...]:
 def _number_labels(part: RawSplit, labels: tuple[str, ...], owner: str) -> Examples:
     """Match labels by name, never by position."""
     numbers = {label: index for index, label in enumerate(labels)}
-    for file, line, label in zip(part.files, part.lines, part.labels, strict=True):
-        if label not in numbers:
-            hint = "; say what numbers mean with data.label_names" if label.isdecimal() else ""
-            raise DataError(
-                f"{file}:{line}: label {label!r} is unknown to {owner}; "
-                f"known: {', '.join(labels)}{hint}"
-            )
-    label_ids = np.array([numbers[label] for label in part.labels], dtype=np.int64)
+    sets = part.list_label_sets()
+    for file, line, names in zip(part.files, part.lines, sets, strict=True):
+        for label in names:
+            if label not in numbers:
+                hint = "; say what numbers mean with data.label_names" if label.isdecimal() else ""
+                raise DataError(
+                    f"{file}:{line}: label {label!r} is unknown to {owner}; "
+                    f"known: {', '.join(labels)}{hint}"
+                )
+    if part.separator:
+        label_ids = np.zeros((len(sets), len(labels)), dtype=np.int64)
+        for row, names in enumerate(sets):
+            label_ids[row, [numbers[label] for label in names]] = 1
+    else:
+        label_ids = np.array([numbers[label] for label in part.labels], dtype=np.int64)
     slices = {name: tuple(values) for name, values in part.slices.items()}
     return Examples(tuple(part.texts), label_ids, slices)
 
 
 def _check_counts(train: Examples, labels: tuple[str, ...], where: str) -> None:
-    counts = Counter(train.label_ids.tolist())
+    counts = train.count_labels(len(labels))
     present = [index for index in range(len(labels)) if counts[index]]
+    if not present:
+        raise DataError(f"{where}: no text has a label; check the label column")
     if len(present) < 2:
         raise DataError(
             f"{where}: one class only, {labels[present[0]]!r}; a classifier needs at least two"
@@ -241,8 +281,16 @@ def _check_counts(train: Examples, labels: tuple[str, ...], where: str) -> None:
     if single:
         raise DataError(
             f"{where}: label {single[0]!r} has 1 example, too few to learn from and to check; "
-            "add examples or remove the label"
+            f"add examples or remove the label{_suggest_multi_label(train, labels)}"
         )
+
+
+def _suggest_multi_label(train: Examples, labels: tuple[str, ...]) -> str:
+    separator = "" if train.is_multi_label else find_separator(labels)
+    if not separator:
+        return ""
+    settings = f"data.multi_label=true and data.label_separator={separator!r}"
+    return f"; if {separator!r} stands between several labels, set {settings}"
 
 
 def _correct(

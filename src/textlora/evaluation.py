@@ -1,13 +1,12 @@
 """How good a trained classifier is on labelled texts, in a form that is stored and shown."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 from sklearn.metrics import f1_score
 
@@ -19,28 +18,25 @@ from textlora.calibration import (
     Threshold,
     compute_calibration,
     compute_coverage,
+    compute_set_calibration,
 )
 from textlora.data import Examples
 from textlora.errors import ModelError
 from textlora.files import write_json
-from textlora.leaks import Leaks, find_leaks
+from textlora.leaks import Leaks, find_leaks, find_set_leaks
 from textlora.metrics import Interval, Scores, compute_scores, compute_wilson_interval
 from textlora.rundir import EVALUATION
-from textlora.significance import F1Intervals, Paired, compare_answers, compute_f1_intervals
-
-_LENGTH_GROUPS = 4
-_MAX_VALUES = 20  # of a column; what is rarer is counted together
-
-
-@dataclass(frozen=True)
-class Slice:
-    """The texts that have one `value` in a column, or a length; `accuracy` on them."""
-
-    column: str
-    value: str
-    num_texts: int
-    accuracy: float
-    accuracy_interval: Interval
+from textlora.setmetrics import SetScores
+from textlora.significance import (
+    F1Intervals,
+    Paired,
+    SetF1Intervals,
+    compare_answers,
+    compute_f1_intervals,
+    compute_set_f1_intervals,
+)
+from textlora.slices import Slice, compute_slices
+from textlora.tasks import MultiLabel
 
 
 @dataclass(frozen=True)
@@ -82,6 +78,30 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class SetEvaluation:
+    """The same for a classifier that gives sets of labels; calibration is that of all pairs.
+
+    No figure is here that needs one confidence a text: there is none for a set.
+    """
+
+    split: str
+    source: str
+    chose_checkpoint: bool
+    num_truncated: int
+    seconds: float
+    scores: SetScores
+    f1_intervals: SetF1Intervals
+    calibration: Calibration
+    slices: tuple[Slice, ...]
+    baselines: tuple[BaselineScore, ...] = ()
+    leaks: dict[str, Leaks] | None = None
+    notes: tuple[str, ...] = ()
+
+
+AnyEvaluation = Evaluation | SetEvaluation
+
+
+@dataclass(frozen=True)
 class Background:
     """What figures are compared with; all of it may be unknown.
 
@@ -98,52 +118,40 @@ class Background:
 
 def evaluate_answers(
     answers: Answers, *, split: str, source: str, background: Background | None = None
-) -> Evaluation:
+) -> AnyEvaluation:
     """All figures about answers to labelled texts."""
     known = background or Background()
     label_ids, shares = answers.examples.label_ids, answers.probabilities
-    scores = compute_scores(label_ids, shares, answers.labels)
     parts = {} if known.parts is None else known.parts
+    common: dict[str, Any] = {
+        "split": split,
+        "source": source,
+        "chose_checkpoint": known.chose_checkpoint,
+        "num_truncated": int(answers.truncated.sum()),
+        "seconds": answers.seconds,
+        "slices": compute_slices(answers),
+        "baselines": () if known.baselines is None else _score_baselines(answers, known.baselines),
+        "leaks": {name: _find_leaks(answers, part) for name, part in parts.items()},
+        "notes": known.notes,
+    }
+    if isinstance(answers.task, MultiLabel):
+        return SetEvaluation(
+            scores=answers.task.score(label_ids, shares, answers.labels),
+            f1_intervals=compute_set_f1_intervals(label_ids, answers.label_ids),
+            calibration=compute_set_calibration(label_ids, shares, known.temperature),
+            **common,
+        )
+    scores = compute_scores(label_ids, shares, answers.labels)
     return Evaluation(
-        split=split,
-        source=source,
-        chose_checkpoint=known.chose_checkpoint,
-        num_truncated=int(answers.truncated.sum()),
-        seconds=answers.seconds,
         scores=scores,
         f1_intervals=compute_f1_intervals(scores.confusion_matrix),
         calibration=compute_calibration(label_ids, shares, known.temperature),
         coverage=compute_coverage(label_ids, shares, known.thresholds),
-        slices=compute_slices(answers),
-        baselines=() if known.baselines is None else _score_baselines(answers, known.baselines),
-        leaks={
-            name: find_leaks(answers.examples, part, answers.labels, answers.label_ids)
-            for name, part in parts.items()
-        },
-        notes=known.notes,
+        **common,
     )
 
 
-def compute_slices(answers: Answers) -> tuple[Slice, ...]:
-    """Accuracy by length of the text, in four groups of similar size, and by each column kept."""
-    right = answers.right
-    lengths = np.array([text.count(" ") + 1 for text in answers.examples.texts])
-    edges = np.unique(np.quantile(lengths, np.linspace(0, 1, _LENGTH_GROUPS + 1)).astype(int))
-    if len(edges) == 1:
-        edges = np.append(edges, edges)  # all texts are as long
-    groups = np.clip(np.searchsorted(edges, lengths) - 1, 0, len(edges) - 2)
-    found = []
-    for group in np.unique(groups):
-        inside = groups == group
-        low, high = lengths[inside].min(), lengths[inside].max()
-        name = f"{low}" if low == high else f"{low} to {high}"
-        found.append(_make_slice("words", name, right[inside]))
-    for column, values in answers.examples.slices.items():
-        found += _slice_column(column, values, right)
-    return tuple(found)
-
-
-def write_evaluations(folder: Path, evaluations: Sequence[Evaluation]) -> None:
+def write_evaluations(folder: Path, evaluations: Sequence[AnyEvaluation]) -> None:
     """Store evaluations in a folder, replacing earlier ones.
 
     Raises:  OSError if it cannot be written.
@@ -151,7 +159,7 @@ def write_evaluations(folder: Path, evaluations: Sequence[Evaluation]) -> None:
     write_json(folder / EVALUATION, {"evaluations": [asdict(item) for item in evaluations]})
 
 
-def read_evaluations(folder: Path) -> list[Evaluation]:
+def read_evaluations(folder: Path) -> list[AnyEvaluation]:
     """The stored evaluations.
 
     Raises:  ModelError if they are missing or damaged.
@@ -159,7 +167,7 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
     path = folder / EVALUATION
     try:
         values = json.loads(path.read_text("utf-8"))["evaluations"]
-        return TypeAdapter(list[Evaluation]).validate_python(values)
+        return TypeAdapter(list[AnyEvaluation]).validate_python(values)
     except ValidationError as error:
         reason = f"{error.errors()[0]['msg']} at {error.errors()[0]['loc']}"
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -167,35 +175,27 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
     raise ModelError(f"{path}: missing or damaged ({reason}); run textlora evaluate") from None
 
 
-def _slice_column(
-    column: str, values: tuple[str, ...], right: npt.NDArray[np.bool_]
-) -> list[Slice]:
-    counts = Counter(values).most_common()
-    shown = [value for value, _ in counts[:_MAX_VALUES]]
-    array = np.array(values, dtype=object)
-    found = [_make_slice(column, value, right[array == value]) for value in shown]
-    if len(counts) > len(shown):
-        rest = ~np.isin(array, np.array(shown, dtype=object))
-        found.append(_make_slice(column, f"({len(counts) - len(shown)} others)", right[rest]))
-    return found
-
-
-def _make_slice(column: str, value: str, right: npt.NDArray[np.bool_]) -> Slice:
-    correct, total = int(right.sum()), len(right)
-    interval = compute_wilson_interval(correct, total)
-    return Slice(column, value, total, correct / total, interval)
+def _find_leaks(answers: Answers, part: Examples) -> Leaks:
+    examples, given = answers.examples, answers.label_ids
+    if not examples.is_multi_label:
+        return find_leaks(examples, part, answers.labels, given)
+    return find_set_leaks(
+        examples, part, lambda kinds: answers.task.name(kinds, answers.labels), given
+    )
 
 
 def _score_baselines(answers: Answers, baselines: Baselines) -> tuple[BaselineScore, ...]:
     texts, label_ids = answers.examples.texts, answers.examples.label_ids
-    found = {"most common label": baselines.predict_majority(texts)}
+    what = "set of labels" if answers.examples.is_multi_label else "label"
+    found = {f"most common {what}": baselines.predict_majority(texts)}
     if baselines.vocabulary:
         found["TF-IDF + linear"] = baselines.predict_linear(texts)
+    counts = answers.examples.count_labels(len(answers.labels))
+    present = np.flatnonzero(counts)
     scores = []
     for name, predicted in found.items():
-        right = predicted == label_ids
+        right = answers.task.match(predicted, label_ids)
         paired = compare_answers(answers.right, right)
-        present = np.unique(label_ids)
         scores.append(
             BaselineScore(
                 name=name,

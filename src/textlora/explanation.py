@@ -9,7 +9,7 @@ from torch import Tensor
 
 from textlora.data import clean_text
 from textlora.errors import DataError, SettingsError
-from textlora.predictor import Prediction, Predictor
+from textlora.predictor import Answer, Predictor
 
 _MAX_WORDS = 512  # each costs one forward pass
 
@@ -27,10 +27,13 @@ class WordWeight:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The answer to a text, and what each word does for `label` (the answer, if not another)."""
+    """The answer to a text, and what each word does for `label`.
+
+    That is the answer, or the most probable label of a set, if no other was asked for.
+    """
 
     text: str
-    prediction: Prediction
+    prediction: Answer
     label: str
     words: tuple[WordWeight, ...]
 
@@ -51,7 +54,8 @@ def explain_text(predictor: Predictor, text: str, label: str | None = None) -> E
     if len(words) > _MAX_WORDS:
         raise DataError(f"text: {len(words)} words, more than {_MAX_WORDS}; give a part of it")
     prediction = predictor.predict([text])[0]
-    wanted = prediction.label if label is None else label
+    likeliest = max(prediction.probabilities, key=prediction.probabilities.__getitem__)
+    wanted = likeliest if label is None else label
     if wanted not in predictor.labels:
         known = ", ".join(predictor.labels)
         raise SettingsError(f"--label: {wanted!r} is unknown to the classifier; known: {known}")

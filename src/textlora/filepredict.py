@@ -15,23 +15,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from textlora import shards
+from textlora.answerrow import AnswerFormat, round_share
 from textlora.chunkfile import ChunkFile, StreamFile, name_rejects, open_output
 from textlora.errors import DataError, UnfinishedError
 from textlora.inputs import NO_TEXT, Input, InputRow
 from textlora.interrupts import StopRequest
-from textlora.predictor import Prediction, Predictor, Probabilities
+from textlora.predictor import Answer, Predictor, Probabilities
 from textlora.progress import Reporter
 from textlora.rowencoder import RowEncoder
 from textlora.tables import STREAM, Format, find_format
-
-_COLUMNS: dict[str, type | None] = {"ID": None, "Label": int, "LabelText": str, "Confidence": float}
 
 
 @dataclass(frozen=True)
 class FileOptions:
     """How a file is predicted.
 
-    `min_confidence` leaves the label empty below it, 0..1. `shard` (i, n) takes every n-th chunk,
+    `min_confidence` leaves out labels of less, 0..1. `shard` (i, n) takes every n-th chunk,
     beginning with the i-th, from 1. `strict` stops at the first bad row. `stream_format` is that of
     stdin and stdout. `rejects` is where bad rows are listed, beside the output if not named.
     """
@@ -56,7 +55,8 @@ class FileSummary:
     """What happened to a file; every row of the input is a row of the output.
 
     `empty` rows have no text and `unreadable` ones cannot be read: both have no label, and are
-    listed in `rejects`. `unsure` rows are below the confidence asked for. `resumed` rows were
+    listed in `rejects`. `unsure` rows have a label below the confidence asked for, which was left
+    out. `resumed` rows were
     answered by an earlier process; the rate is that of the others.
     """
 
@@ -80,7 +80,9 @@ class FileSummary:
             ),
             f"{self.truncated:,} texts are longer than the model reads and were cut "
             "(--mark-truncated shows which)": self.truncated,
-            f"{self.unsure:,} rows are below --min-confidence; their label is empty": self.unsure,
+            f"{self.unsure:,} rows have a label below --min-confidence, which is left out": (
+                self.unsure
+            ),
         }
         return [note for note, count in notes.items() if count]
 
@@ -108,9 +110,9 @@ def predict_files(
     """Classify every row of `sources` into `target`; the formats follow from the names.
 
     Columns written: those of the input if kept, ID (the input's own, else the row number from 0),
-    Label (its number), LabelText, Confidence, Truncated if marked, and with `probabilities` one
-    column a label. The target appears when it is whole. With an `engine` such as `RayEngine` the
-    answers come from there, and are written here.
+    those of `answerrow`, Truncated if marked, and with `probabilities` one column a label. The
+    target appears when it is whole. With an `engine` such as `RayEngine` the answers come from
+    there, and are written here.
 
     Raises:  DataError if the input cannot be read, has no text column, or on an unwritable output;
     SettingsError if an unfinished output was begun with other settings; Interrupted when stopped.
@@ -121,7 +123,8 @@ def predict_files(
     chunk = rows.read_chunk()
     if not chunk:
         raise DataError(f"{sources[0]}: has no rows; give a file with texts")
-    layout = _Layout(predictor.labels, chunk, options)
+    answer_format = AnswerFormat(predictor.task, options.min_confidence)
+    layout = _Layout(predictor.labels, chunk, options, answer_format)
     encoder = RowEncoder(
         target, layout.columns, stream_format=options.stream_format, csv_safe=options.csv_safe
     )
@@ -149,7 +152,7 @@ def predict_files(
                     answers = answerer.answer(number, chunk)
                     output = encoder.encode(layout.format(chunk, answers))
                     rejects = "".join(_format_reject(item) for item in chunk if item.fault)
-                    counts = _count_rows(chunk, answers, options)
+                    counts = _count_rows(chunk, answers, answer_format)
                     out.append(number, output, rejects.encode(), counts)
                     bar.advance(len(chunk), _describe_rate(out, resumed, begin))
                 chunk = rows.read_chunk()
@@ -163,11 +166,15 @@ class _Layout:
     """Which columns the output has, and the rows for them."""
 
     def __init__(
-        self, labels: tuple[str, ...], first: list[InputRow], options: FileOptions
+        self,
+        labels: tuple[str, ...],
+        first: list[InputRow],
+        options: FileOptions,
+        answer_format: AnswerFormat,
     ) -> None:
-        self._options = options
+        self._options, self._format = options, answer_format
         self._shares = [f"P({label})" for label in labels] if options.probabilities else []
-        own = _COLUMNS | ({"Truncated": bool} if options.mark_truncated else {})
+        own = answer_format.columns | ({"Truncated": bool} if options.mark_truncated else {})
         own |= dict.fromkeys(self._shares, float)
         self._kept: dict[str, str] = {}  # of the input -> of the output
         if options.keep_columns:
@@ -182,24 +189,20 @@ class _Layout:
         self.columns: dict[str, type | None] = dict.fromkeys(self._kept.values()) | own
 
     def format(
-        self, chunk: list[InputRow], answers: list[Prediction | None]
+        self, chunk: list[InputRow], answers: list[Answer | None]
     ) -> Iterator[dict[str, Any]]:
         """A row of the output for each of the chunk."""
         for item, answer in zip(chunk, answers, strict=True):
             values = item.row.values
-            share = None if answer is None else _round(answer.confidence)
-            sure = share is not None and share >= self._options.min_confidence
             found: dict[str, Any] = {new: values.get(old) for old, new in self._kept.items()}
             names = (name for name in ("ID", "id", "Id") if name in values)
             found["ID"] = next((values[name] for name in names), item.number)
-            found["Label"] = answer.label_id if answer and sure else None
-            found["LabelText"] = answer.label if answer and sure else None
-            found["Confidence"] = share
+            found |= self._format.fill(answer)
             if self._options.mark_truncated:
                 found["Truncated"] = answer and answer.truncated
             shares = answer.probabilities.values() if answer else [None] * len(self._shares)
             for name, value in zip(self._shares, shares, strict=False):
-                found[name] = value and _round(value)
+                found[name] = value and round_share(value)
             yield found
 
 
@@ -221,7 +224,7 @@ class _Answers:
         """Take the answers from there."""
         self._stream = self._open.enter_context(closing(stream))
 
-    def answer(self, number: int, chunk: list[InputRow]) -> list[Prediction | None]:
+    def answer(self, number: int, chunk: list[InputRow]) -> list[Answer | None]:
         """The answer of each row that has a text."""
         texts = [item.text for item in chunk if not item.fault]
         if self._stream is None:
@@ -260,18 +263,13 @@ def _prepare(out: ChunkFile | StreamFile, encoder: RowEncoder) -> None:
         out.append(shards.HEADER, encoder.encode_header(), b"", {})
 
 
-def _round(share: float) -> float:
-    """A share as it is written, and compared: the file must not contradict itself."""
-    return round(share, 6)
-
-
 def _format_reject(item: InputRow) -> str:
     values = {"file": str(item.source), "line": item.row.line, "row": item.number}
     return json.dumps({**values, "reason": item.fault}, ensure_ascii=False) + "\n"
 
 
 def _count_rows(
-    chunk: list[InputRow], answers: list[Prediction | None], options: FileOptions
+    chunk: list[InputRow], answers: list[Answer | None], answer_format: AnswerFormat
 ) -> dict[str, int]:
     given = [answer for answer in answers if answer is not None]
     empty = sum(item.fault == NO_TEXT for item in chunk)
@@ -280,7 +278,7 @@ def _count_rows(
         "empty": empty,
         "unreadable": len(chunk) - len(given) - empty,
         "truncated": sum(answer.truncated for answer in given),
-        "unsure": sum(_round(answer.confidence) < options.min_confidence for answer in given),
+        "unsure": sum(map(answer_format.is_unsure, given)),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from textlora.settings import Head
@@ -70,6 +71,7 @@ class _LinearHead:
     """The forward pass of a model whose head is linear; mixed into the model's own class."""
 
     base_model: Any
+    config: Any
     classifier: nn.Module
     pooling: Pooling
 
@@ -81,7 +83,7 @@ class _LinearHead:
         labels: Tensor | None = None,
         **options: Any,
     ) -> SequenceClassifierOutput:
-        """Logits, and with `labels` the cross-entropy, as transformers' own classes give them."""
+        """Logits, and with `labels` the loss, as transformers' own classes give them."""
         options.pop("return_dict", None)
         hidden = self.base_model(
             input_ids=input_ids,
@@ -92,5 +94,7 @@ class _LinearHead:
         ).last_hidden_state
         mask = torch.ones_like(hidden[..., 0]) if attention_mask is None else attention_mask
         logits = self.classifier(pool(hidden, mask.bool(), self.pooling))
-        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        multi_label = self.config.problem_type == "multi_label_classification"
+        measure = binary_cross_entropy_with_logits if multi_label else cross_entropy
+        loss = None if labels is None else measure(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)

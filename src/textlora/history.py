@@ -10,13 +10,17 @@ from textlora.rundir import HISTORY
 
 @dataclass(frozen=True)
 class ValidationRecord:
-    """Validation figures at one step."""
+    """Validation figures at one step, and what was fitted to these texts.
+
+    A multi-label classifier has one of `thresholds` for each label.
+    """
 
     loss: float
     accuracy: float
     f1_weighted: float
     f1_macro: float
-    temperature: float = 1.0  # fitted to these texts, see `calibration`
+    temperature: float = 1.0  # see `calibration`
+    thresholds: tuple[float, ...] = ()  # see `thresholds`
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ def read_history(run: Path) -> list[StepRecord]:
     for line in lines:
         values = json.loads(line)
         if values["validation"] is not None:
-            values["validation"] = ValidationRecord(**values["validation"])
+            found = values["validation"]
+            thresholds = tuple(found.pop("thresholds", ()))
+            values["validation"] = ValidationRecord(**found, thresholds=thresholds)
         records.append(StepRecord(**values))
     return records

@@ -4,7 +4,8 @@ Two texts are near duplicates when they share at least half of all word triples 
 has (Jaccard similarity). The comparison is exact: one product of two sparse matrices.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -124,6 +125,24 @@ def find_leaks(
             for index in order
         ),
     )
+
+
+def find_set_leaks(
+    examples: Examples,
+    train: Examples,
+    name: Callable[[npt.NDArray[np.int64]], list[str]],
+    predicted_ids: npt.NDArray[np.int64],
+) -> Leaks:
+    """The same for sets of labels, each distinct set taken as a label of its own.
+
+    Shapes:  label ids and predicted_ids (texts, labels) of 0 and 1; `name` makes texts of rows.
+    """
+    matrices = (examples.label_ids, train.label_ids, predicted_ids)
+    kinds, numbers = np.unique(np.concatenate(matrices), axis=0, return_inverse=True)
+    ends = np.cumsum([len(matrix) for matrix in matrices])[:-1]
+    ours, theirs, answers = np.split(numbers.ravel(), ends)
+    one, other = replace(examples, label_ids=ours), replace(train, label_ids=theirs)
+    return find_leaks(one, other, tuple(name(kinds)), answers)
 
 
 def _keep_nearest(

@@ -19,10 +19,11 @@ from textlora.checkpoints import Origin
 from textlora.data import LabelledTexts
 from textlora.encoder import EncoderFiles
 from textlora.engine import Engine
-from textlora.losses import compute_class_weights
+from textlora.losses import OBJECTIVES, Objective
 from textlora.masters import TrainedWeights
 from textlora.runtime import pick_device, pick_dtype, set_seed
 from textlora.settings import Recipe
+from textlora.tasks import Task, find_task
 from textlora.tokencache import tokenize_cached
 
 
@@ -31,6 +32,8 @@ class Learner:
     """Everything the loop works on."""
 
     origin: Origin
+    task: Task
+    objective: Objective
     labels: tuple[str, ...]
     files: EncoderFiles
     tokenizer: Any
@@ -62,16 +65,24 @@ def prepare_learner(recipe: Recipe, texts: LabelledTexts) -> Learner:
     weights_sha256 = encoder.compute_weights_fingerprint(files.folder)
     tokenizer = encoder.load_tokenizer(files.folder, recipe.model.name)
     set_seed(recipe.training.seed)
-    loaded = encoder.load_encoder(files, texts.labels, recipe.dropout.backbone, recipe.model.head)
+    problem_type = recipe.data.problem_type
+    loaded = encoder.load_encoder(
+        files, texts.labels, recipe.dropout.backbone, recipe.model.head, problem_type
+    )
     max_length = encoder.find_max_length(loaded.model.config, recipe.model.max_length)
     plan = plan_adapter(loaded.model, loaded.new_parameters, recipe.adapter)
     model = attach_adapter(loaded.model, plan, recipe.adapter, recipe.dropout).to(device)
     heads = [module.name for module in plan.modules]
     dtype = pick_dtype(recipe.training.precision, device)
     weights = TrainedWeights(model, dtype, heads, recipe.training)
-    class_weights = compute_class_weights(texts.train.label_ids, len(texts.labels), recipe.training)
+    objective = OBJECTIVES[problem_type]
+    class_weights = objective.compute_weights(
+        texts.train.label_ids, len(texts.labels), recipe.training
+    )
     return Learner(
         origin=Origin(recipe, texts.fingerprint, weights_sha256),
+        task=find_task(recipe.data),
+        objective=objective,
         labels=texts.labels,
         files=files,
         tokenizer=tokenizer,
@@ -85,7 +96,7 @@ def prepare_learner(recipe: Recipe, texts: LabelledTexts) -> Learner:
             tokenizer, texts.train.texts, max_length, f"{texts.fingerprint} train"
         ),
         train_label_ids=texts.train.label_ids,
-        class_weights=class_weights,
+        class_weights=None if class_weights is None else class_weights.to(device),
         validation=tokenize_cached(
             tokenizer, texts.validation.texts, max_length, f"{texts.fingerprint} validation"
         ),

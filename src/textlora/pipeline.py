@@ -16,9 +16,9 @@ from textlora.batching import compute_epoch_batches, compute_padded_share, token
 from textlora.checkpoints import TrainingState
 from textlora.data import LabelledTexts
 from textlora.errors import TextloraError, UnfinishedError
-from textlora.evaluation import Evaluation
+from textlora.evaluation import AnyEvaluation
 from textlora.files import lock_folder
-from textlora.history import read_history
+from textlora.history import ValidationRecord, read_history
 from textlora.learner import Learner, prepare_learner
 from textlora.progress import Reporter
 from textlora.report import REPORT, write_report
@@ -37,7 +37,7 @@ class TrainedRun:
     """A finished run. `evaluations` holds validation and, where the data has one, test."""
 
     folder: Path
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[AnyEvaluation, ...]
     pictures: tuple[Path, ...]
     report: Path
     steps: int
@@ -67,9 +67,9 @@ def train_run(
         open_tracking(track, run, recipe, report, afresh=resume == "never") as tracking,
     ):
         learner, state = _fit(recipe, texts, run, resume, report, tracking.record)
-        temperature = _find_temperature(run, state.best_step)
+        fitted = _find_fitted(run, state.best_step)
         report.say("saving; a fresh process loads it and must give the same answers")
-        difference = _save(learner, run, temperature, partial(_verify, learner, texts, run))
+        difference = _save(learner, run, fitted, partial(_verify, learner, texts, run))
         assessments = assess_run(run, texts)
         pictures = save_assessments(run, assessments, read_history(run))
         page = write_report([run], assessments[-1].evaluation.split, run / REPORT)
@@ -98,7 +98,7 @@ def fit_run(
     """
     with _lock(run):
         learner, state = _fit(recipe, texts, run, resume, report)
-        _save(learner, run, _find_temperature(run, state.best_step))
+        _save(learner, run, _find_fitted(run, state.best_step))
     return learner, state
 
 
@@ -154,7 +154,7 @@ def _fit(
 def _save(
     learner: Learner,
     run: Path,
-    temperature: float,
+    fitted: ValidationRecord | None,
     check: Callable[[Path], float] = lambda _: 0.0,
 ) -> float:
     weights = learner.weights.read()
@@ -168,7 +168,8 @@ def _save(
         trainable_parameters=learner.plan.trainable,
         total_parameters=learner.plan.total,
         files={},
-        temperature=temperature,
+        temperature=fitted.temperature if fitted else 1.0,
+        thresholds=fitted.thresholds if fitted else (),
     )
     try:
         return rundir.save_classifier(run, trained, learner.recipe, manifest, check)
@@ -179,9 +180,10 @@ def _save(
         ) from None
 
 
-def _find_temperature(run: Path, best_step: int) -> float:
-    records = [record for record in read_history(run) if record.step == best_step]
-    return next((r.validation.temperature for r in records if r.validation is not None), 1.0)
+def _find_fitted(run: Path, best_step: int) -> ValidationRecord | None:
+    """What was fitted on validation for the best checkpoint."""
+    records = [record.validation for record in read_history(run) if record.step == best_step]
+    return next(filter(None, records), None)
 
 
 def _verify(learner: Learner, texts: LabelledTexts, run: Path, folder: Path) -> float:

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from textlora.evaluation import Evaluation
+from textlora.evaluation import AnyEvaluation, Evaluation, SetEvaluation
 from textlora.files import write_atomically
 from textlora.history import StepRecord
 from textlora.rundir import VISUALIZATIONS
+from textlora.setmetrics import SetScores
 
 _DPI = 150
 _TRAIN, _VALIDATION, _MUTED = "#c2571a", "#1f5fa8", "#8a8f98"
@@ -50,18 +51,46 @@ def draw_confusion_matrix(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def draw_prediction_distribution(evaluation: Evaluation) -> Figure:
+def draw_label_scores(evaluation: SetEvaluation) -> Figure:
+    """Precision, recall and F1 of each label of a multi-label classifier."""
+    labels = evaluation.scores.labels
+    positions = np.arange(len(labels))
+    figure = Figure(figsize=(7.6, max(3.0, 0.55 * len(labels) + 1.6)), layout="constrained")
+    axes = figure.add_subplot()
+    kinds = (("precision", _MUTED, -0.26), ("recall", _TRAIN, 0.0), ("f1", _VALIDATION, 0.26))
+    for name, colour, shift in kinds:
+        widths = [getattr(item, name) for item in labels]
+        shown = name.upper() if name == "f1" else name
+        bars = axes.barh(positions + shift, widths, height=0.24, color=colour, label=shown)
+        if len(labels) <= _MAX_ANNOTATED:
+            axes.bar_label(bars, fmt="{:.0%}", fontsize=7, padding=2)
+    axes.set_yticks(positions, [f"{item.label} ({item.total:,})" for item in labels])
+    axes.invert_yaxis()  # the first label on top, as in the tables
+    axes.set_xlim(0.0, 1.08)
+    axes.xaxis.set_major_formatter("{x:.0%}")
+    figure.legend(frameon=False, ncols=3, loc="outside lower center")
+    axes.set_title(
+        f"Labels, {evaluation.split}: {evaluation.scores.accuracy:.2%} of "
+        f"{evaluation.scores.num_texts:,} texts with all labels right",
+        fontsize=11,
+    )
+    _clear_frame(axes)
+    return figure
+
+
+def draw_prediction_distribution(evaluation: AnyEvaluation) -> Figure:
     """How often each label is true and how often it is predicted."""
-    classes = evaluation.scores.classes
+    scores = evaluation.scores
+    classes = scores.labels if isinstance(scores, SetScores) else scores.classes
     positions = np.arange(len(classes))
     figure = Figure(figsize=(max(6.0, 1.3 * len(classes)), 4.2), layout="constrained")
     axes = figure.add_subplot()
     pairs = (("true", _MUTED, -0.2, "total"), ("predicted", _VALIDATION, 0.2, "predicted"))
     for name, colour, shift, field in pairs:
-        heights = [getattr(scores, field) for scores in classes]
+        heights = [getattr(item, field) for item in classes]
         bars = axes.bar(positions + shift, heights, width=0.38, color=colour, label=name)
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=8, padding=2)
-    axes.set_xticks(positions, [scores.label for scores in classes])
+    axes.set_xticks(positions, [item.label for item in classes])
     axes.set_ylabel("texts")
     axes.margins(y=0.18)
     axes.legend(frameon=False, ncols=2, loc="upper right")
@@ -111,13 +140,14 @@ def save_figure(figure: Figure, path: Path) -> Path:
     return path
 
 
-def save_pictures(run: Path, evaluation: Evaluation, history: list[StepRecord]) -> list[Path]:
+def save_pictures(run: Path, evaluation: AnyEvaluation, history: list[StepRecord]) -> list[Path]:
     """Draw everything into RUN/visualizations; returns the files."""
     folder = run / VISUALIZATIONS
-    figures = {
-        "confusion_matrix.png": draw_confusion_matrix(evaluation),
-        "prediction_distribution.png": draw_prediction_distribution(evaluation),
-    }
+    if isinstance(evaluation, SetEvaluation):
+        figures = {"label_scores.png": draw_label_scores(evaluation)}
+    else:
+        figures = {"confusion_matrix.png": draw_confusion_matrix(evaluation)}
+    figures["prediction_distribution.png"] = draw_prediction_distribution(evaluation)
     if history:
         figures["learning_curves.png"] = draw_learning_curves(history)
     return [save_figure(figure, folder / name) for name, figure in figures.items()]

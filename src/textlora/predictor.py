@@ -17,6 +17,7 @@ from textlora.data import clean_text
 from textlora.progress import Reporter
 from textlora.rundir import LoadedRun, load_run
 from textlora.settings import BackendName, Recipe
+from textlora.tasks import MultiLabel, find_task
 from textlora.torchbackend import Check, go_on
 
 
@@ -32,6 +33,23 @@ class Prediction:
     confidence: float
     probabilities: dict[str, float]
     truncated: bool
+
+
+@dataclass(frozen=True)
+class SetPrediction:
+    """The answer of a multi-label classifier for one text: all labels that reach their threshold.
+
+    `confidences` has the probability of each of `labels`, 0..1; a text may have none.
+    """
+
+    labels: tuple[str, ...]
+    label_ids: tuple[int, ...]
+    confidences: tuple[float, ...]
+    probabilities: dict[str, float]
+    truncated: bool
+
+
+Answer = Prediction | SetPrediction
 
 
 @dataclass(frozen=True)
@@ -57,6 +75,7 @@ class Predictor:
         self._tokenizer = run.tokenizer
         self._max_length = run.manifest.max_length
         self.temperature = run.manifest.temperature
+        self.task = find_task(run.recipe.data, run.manifest.thresholds)
         self._backend = open_backend(run, backend, (report or Reporter(quiet=True)).say)
         # What an answer follows from: the classifier, and what computes.
         self.fingerprint, self.backend = run.fingerprint, self._backend.identity
@@ -88,16 +107,18 @@ class Predictor:
         places = {text: place for place, text in enumerate(dict.fromkeys(cleaned))}
         tokens = tokenize(self._tokenizer, list(places), self._max_length)
         logits = self._backend.compute_logits(tokens, check)
-        shares = compute_softmax(logits, len(self.labels), self.temperature)
+        shares = self.task.compute_probabilities(logits, len(self.labels), self.temperature)
         chosen = np.array([places[text] for text in cleaned], dtype=np.int64)
         return Probabilities(shares[chosen], tokens.truncated[chosen])
 
-    def predict(self, texts: Sequence[str], check: Check = go_on) -> list[Prediction]:
-        """The most probable label of each text, with all probabilities."""
+    def predict(self, texts: Sequence[str], check: Check = go_on) -> Sequence[Answer]:
+        """The answer to each text, with all probabilities; sets of a multi-label classifier."""
         return self.name_answers(self.predict_proba(texts, check))
 
-    def name_answers(self, found: Probabilities) -> list[Prediction]:
+    def name_answers(self, found: Probabilities) -> Sequence[Answer]:
         """Probabilities as predictions."""
+        if isinstance(self.task, MultiLabel):
+            return self._name_sets(found, self.task)
         predictions = []
         for values, truncated in zip(found.values, found.truncated, strict=True):
             best = int(values.argmax())
@@ -108,20 +129,15 @@ class Predictor:
             )
         return predictions
 
-
-def compute_softmax(
-    logits: npt.NDArray[np.float32], num_labels: int, temperature: float = 1.0
-) -> npt.NDArray[np.float32]:
-    """Probabilities from logits, along the last axis; the temperature changes no label.
-
-    Shapes:  (texts, labels) both.
-    """
-    if not len(logits):
-        return np.zeros((0, num_labels), np.float32)
-    best, rows = logits.argmax(axis=1), np.arange(len(logits))
-    shifted = np.exp((logits - logits.max(axis=1, keepdims=True)) / np.float32(temperature))
-    shares = shifted / shifted.sum(axis=1, keepdims=True)
-    # Logits that differ in their last bit may become equal: the larger one stays ahead.
-    tied = shares.argmax(axis=1) != best
-    shares[rows[tied], best[tied]] = np.nextafter(shares[rows[tied], best[tied]], np.float32(2))
-    return shares
+    def _name_sets(self, found: Probabilities, task: MultiLabel) -> list[SetPrediction]:
+        predictions = []
+        rows = zip(found.values, task.decide(found.values), found.truncated, strict=True)
+        for values, chosen, truncated in rows:
+            probabilities = dict(zip(self.labels, map(float, values), strict=True))
+            label_ids = tuple(int(index) for index in chosen.nonzero()[0])
+            labels = tuple(self.labels[index] for index in label_ids)
+            shares = tuple(probabilities[label] for label in labels)
+            predictions.append(
+                SetPrediction(labels, label_ids, shares, probabilities, bool(truncated))
+            )
+        return predictions

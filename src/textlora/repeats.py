@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from textlora.data import LabelledTexts
 from textlora.errors import ModelError, SettingsError, TextloraError
-from textlora.evaluation import Evaluation, read_evaluations
+from textlora.evaluation import AnyEvaluation, read_evaluations
 from textlora.files import MANIFEST, stage_folder, write_atomically, write_file, write_json
 from textlora.pipeline import train_run
 from textlora.prefix import share_prefixes
@@ -62,7 +62,7 @@ def train_repeats(
     if (run / CHECKPOINTS).is_dir():
         raise SettingsError(f"{run}: holds a single run; choose another --out for --seeds")
     first = recipe.training.seed
-    found: dict[int, list[Evaluation]] = {}
+    found: dict[int, list[AnyEvaluation]] = {}
     with share_prefixes():
         for seed in range(first, first + seeds):
             training = recipe.training.model_copy(update={"seed": seed})
@@ -105,7 +105,9 @@ def read_repeats(run: Path) -> Repeats | None:
         raise ModelError(f"{path}: damaged ({reason}); train again with --seeds") from None
 
 
-def _read_finished(folder: Path, recipe: Recipe, texts: LabelledTexts) -> list[Evaluation] | None:
+def _read_finished(
+    folder: Path, recipe: Recipe, texts: LabelledTexts
+) -> list[AnyEvaluation] | None:
     try:
         manifest = read_manifest(folder)
         same = load_recipe(str(find_classifier(folder) / RECIPE)) == recipe
@@ -116,12 +118,12 @@ def _read_finished(folder: Path, recipe: Recipe, texts: LabelledTexts) -> list[E
     return None
 
 
-def _rate(validation: Evaluation, metric: str) -> float:
+def _rate(validation: AnyEvaluation, metric: str) -> float:
     figures = _list_figures(validation)
     return -figures["loss"] if metric == "loss" else figures[metric]
 
 
-def _list_figures(evaluation: Evaluation) -> dict[str, float]:
+def _list_figures(evaluation: AnyEvaluation) -> dict[str, float]:
     scores = evaluation.scores
     return {
         "accuracy": scores.accuracy,
@@ -131,7 +133,7 @@ def _list_figures(evaluation: Evaluation) -> dict[str, float]:
     }
 
 
-def _gather(found: list[list[Evaluation]]) -> dict[str, dict[str, Spread]]:
+def _gather(found: list[list[AnyEvaluation]]) -> dict[str, dict[str, Spread]]:
     splits = {}
     for parts in zip(*found, strict=True):
         figures = [_list_figures(part) for part in parts]

@@ -14,10 +14,12 @@ from markupsafe import Markup
 
 from textlora.answers import StoredAnswer, read_answers
 from textlora.errors import ModelError, TextloraError
-from textlora.evaluation import Evaluation, read_evaluations
+from textlora.evaluation import AnyEvaluation, Evaluation, SetEvaluation, read_evaluations
 from textlora.files import write_atomically
 from textlora.history import StepRecord, read_history
+from textlora.labelsets import split_labels
 from textlora.rundir import ADAPTER, RECIPE, find_classifier, read_manifest
+from textlora.settings import DataSettings, load_recipe
 from textlora.significance import compare_answers
 
 REPORT = "report.html"
@@ -51,18 +53,27 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Mistake:
+    """A wrong answer; one label each, or as many as a set has."""
+
+    labels: tuple[str, ...]
+    predicted: tuple[str, ...]
+    confidence: float
+    text: str
+
+
+@dataclass(frozen=True)
 class RunView:
     """All that the page says about one run."""
 
     name: str
-    evaluation: Evaluation
+    evaluation: AnyEvaluation
     answer: tuple[str, ...]
     doubts: tuple[str, ...]
     reliability: tuple[Line, ...]
-    coverage: tuple[Line, ...]
-    coverage_low: str
+    coverage: Curve | None  # none for sets of labels
     curves: tuple[Curve, ...]
-    mistakes: tuple[StoredAnswer, ...]
+    mistakes: tuple[Mistake, ...]
     num_mistakes: int
     trainable: int
     total: int
@@ -70,6 +81,11 @@ class RunView:
     version: str
     adapter_bytes: int
     recipe: str
+
+    @property
+    def has_sets(self) -> bool:
+        """Whether answers are sets of labels."""
+        return isinstance(self.evaluation, SetEvaluation)
 
 
 def write_report(runs: Sequence[Path], split: str, out: Path) -> Path:
@@ -113,6 +129,7 @@ def _view(run: Path, split: str, answers: list[StoredAnswer]) -> RunView:
         raise ModelError(f"{run}: was not evaluated on {split!r}, only on {known}; name --split")
     evaluation, manifest = found[split], read_manifest(run)
     folder = find_classifier(run)
+    settings = load_recipe(str(folder / RECIPE)).data
     wrong = [item for item in answers if item.label != item.predicted]
     wrong.sort(key=lambda item: -item.confidence)
     return RunView(
@@ -121,10 +138,9 @@ def _view(run: Path, split: str, answers: list[StoredAnswer]) -> RunView:
         answer=_answer(evaluation),
         doubts=_doubt(evaluation),
         reliability=_draw_reliability(evaluation),
-        coverage=_draw_coverage(evaluation),
-        coverage_low=f"{_coverage_floor(evaluation):.0f}",
+        coverage=_draw_coverage(evaluation) if isinstance(evaluation, Evaluation) else None,
         curves=_draw_history(_read_history(run)),
-        mistakes=tuple(map(_shorten, wrong[:_MAX_MISTAKES])),
+        mistakes=tuple(_show_mistake(item, settings) for item in wrong[:_MAX_MISTAKES]),
         num_mistakes=len(wrong),
         trainable=manifest.trainable_parameters,
         total=manifest.total_parameters,
@@ -135,22 +151,26 @@ def _view(run: Path, split: str, answers: list[StoredAnswer]) -> RunView:
     )
 
 
-def _answer(evaluation: Evaluation) -> tuple[str, ...]:
+def _answer(evaluation: AnyEvaluation) -> tuple[str, ...]:
     scores = evaluation.scores
     low, high = 100 * scores.accuracy_interval.low, 100 * scores.accuracy_interval.high
+    what = "exactly their labels" if isinstance(evaluation, SetEvaluation) else "the right label"
     sentences = [
-        f"of {scores.num_texts:,} {evaluation.split} texts of {evaluation.source} get the right "
-        f"label; with 95 % certainty the true share lies between {low:.1f} and {high:.1f} %."
+        f"of {scores.num_texts:,} {evaluation.split} texts of {evaluation.source} get "
+        f"{what}; with 95 % certainty the true share lies between {low:.1f} and {high:.1f} %."
     ]
     for item in evaluation.baselines[-1:]:
         sentences.append(f"Beside {item.name} ({100 * item.accuracy:.1f} %): {item.verdict}.")
     return tuple(sentences)
 
 
-def _doubt(evaluation: Evaluation) -> tuple[str, ...]:
+def _doubt(evaluation: AnyEvaluation) -> tuple[str, ...]:
     scores, doubts = evaluation.scores, list(evaluation.notes)
     if evaluation.chose_checkpoint:
-        doubts.append("These rows chose the checkpoint: the score is too good.")
+        chosen = "checkpoint"
+        if isinstance(evaluation, SetEvaluation):
+            chosen = "checkpoint and the thresholds"
+        doubts.append(f"These rows chose the {chosen}: the score is too good.")
     if scores.accuracy_interval.high - scores.accuracy_interval.low > 0.1:
         doubts.append("Few texts: the interval is wide.")
     for part, leaks in (evaluation.leaks or {}).items():
@@ -173,10 +193,14 @@ def _compare(ours: list[StoredAnswer], first: list[StoredAnswer]) -> str:
     return compare_answers(right[0], right[1]).describe()
 
 
-def _shorten(item: StoredAnswer) -> StoredAnswer:
-    if len(item.text) <= _MAX_CHARS:
-        return item
-    return StoredAnswer(**{**item.__dict__, "text": f"{item.text[:_MAX_CHARS]}..."})
+def _show_mistake(item: StoredAnswer, settings: DataSettings) -> Mistake:
+    def split(label: str) -> tuple[str, ...]:
+        if not settings.multi_label:
+            return (label,)
+        return split_labels(label, settings.label_separator) or ("(no label)",)
+
+    text = item.text if len(item.text) <= _MAX_CHARS else f"{item.text[:_MAX_CHARS]}..."
+    return Mistake(split(item.label), split(item.predicted), item.confidence, text)
 
 
 def _read_history(run: Path) -> list[StepRecord]:
@@ -186,7 +210,7 @@ def _read_history(run: Path) -> list[StepRecord]:
         return []  # the figures of other data, in a folder of their own
 
 
-def _draw_reliability(evaluation: Evaluation) -> tuple[Line, ...]:
+def _draw_reliability(evaluation: AnyEvaluation) -> tuple[Line, ...]:
     bins = evaluation.calibration.bins
     return (
         Line("as it should be", "ideal", _trace([0, 1], [0, 1], 0, 1)),
@@ -201,14 +225,16 @@ def _coverage_floor(evaluation: Evaluation) -> float:
     return max(0.0, np.floor(10 * lowest) * 10 - 10)
 
 
-def _draw_coverage(evaluation: Evaluation) -> tuple[Line, ...]:
+def _draw_coverage(evaluation: Evaluation) -> Curve:
     curve = evaluation.coverage.curve
     xs, ys = (
         [0.0, *(p.coverage for p in curve)],
         [curve[0].precision, *(p.precision for p in curve)],
     )
-    return (Line("right of those answered", "main",
-                 _trace(xs, ys, _coverage_floor(evaluation) / 100, 1)),)  # fmt: skip
+    low = _coverage_floor(evaluation)
+    line = Line("right of those answered", "main", _trace(xs, ys, low / 100, 1))
+    name = "Right answers (up) by share of texts answered (right)"
+    return Curve(name, (line,), f"{low:.0f}", "100")
 
 
 def _draw_history(history: list[StepRecord]) -> tuple[Curve, ...]:

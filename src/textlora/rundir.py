@@ -70,7 +70,8 @@ class BaseModel:
 class Manifest:
     """What manifest.json says; `files` has the size and SHA-256 of each file of the classifier.
 
-    Logits are divided by `temperature` before they become probabilities.
+    Logits are divided by `temperature` before they become probabilities. A multi-label classifier
+    has one of `thresholds` for each label: a text gets those whose probability reaches theirs.
     """
 
     format_version: int
@@ -82,6 +83,7 @@ class Manifest:
     total_parameters: int
     files: dict[str, dict[str, Any]]
     temperature: float = 1.0  # runs of earlier versions have none
+    thresholds: tuple[float, ...] = ()  # single-label runs and those of earlier versions have none
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ class LoadedRun:
             self.recipe.training.precision,
             self.manifest.temperature,
         ]
+        if self.manifest.thresholds:
+            facts.append(self.manifest.thresholds)
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -134,7 +138,7 @@ def save_classifier(
     """
     finish_saving(run)
     with stage_folder(run / _NEXT) as staged:
-        _write_adapter(staged / ADAPTER, trained, recipe)
+        _write_adapter(staged / ADAPTER, trained, recipe, manifest)
         write_file(staged / RECIPE, format_recipe(recipe).encode())
         write_file(staged / LABELS, format_json(list(trained.labels)).encode())
         adapter = [f"{ADAPTER}/{path.name}" for path in sorted((staged / ADAPTER).iterdir())]
@@ -164,7 +168,7 @@ def finish_saving(run: Path) -> None:
     remove_folder(saved)
 
 
-def _write_adapter(folder: Path, trained: TrainedModel, recipe: Recipe) -> None:
+def _write_adapter(folder: Path, trained: TrainedModel, recipe: Recipe, manifest: Manifest) -> None:
     model = trained.model
     # False: the automatic choice asks the Hub about the vocabulary, even for a local model.
     state = get_peft_model_state_dict(
@@ -183,7 +187,7 @@ def _write_adapter(folder: Path, trained: TrainedModel, recipe: Recipe) -> None:
         for path in Path(scratch).iterdir():
             write_file(folder / path.name, path.read_bytes())
     write_file(folder / _WEIGHTS, save({key: value.contiguous() for key, value in state.items()}))
-    write_file(folder / "README.md", _write_card(trained, recipe).encode())
+    write_file(folder / "README.md", _write_card(trained, recipe, manifest).encode())
 
 
 def describe_base(files: EncoderFiles, weights_sha256: str) -> BaseModel:
@@ -219,7 +223,9 @@ def read_manifest(run: Path) -> Manifest:
                 f"{path}: format version {values['format_version']}, this textlora reads "
                 f"{FORMAT_VERSION}; install textlora {values['textlora_version']}, which wrote it"
             )
-        return Manifest(**{**values, "base": BaseModel(**values["base"])})
+        thresholds = tuple(map(float, values.get("thresholds", ())))
+        base = BaseModel(**values["base"])
+        return Manifest(**{**values, "base": base, "thresholds": thresholds})
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: damaged ({error}); copy the run again or retrain") from None
 
@@ -251,7 +257,8 @@ def load_run(run: Path) -> LoadedRun:
     files = _locate_base(run, manifest.base, recipe.model)
     _refuse_code(inside / ADAPTER)
     tokenizer = encoder.load_tokenizer(inside / ADAPTER, str(run / ADAPTER))
-    loaded = encoder.load_encoder(files, labels, head=recipe.model.head)
+    problem_type = recipe.data.problem_type
+    loaded = encoder.load_encoder(files, labels, head=recipe.model.head, problem_type=problem_type)
     embeddings: Any = loaded.model.get_input_embeddings()  # type: ignore[operator]
     vocabulary = embeddings.num_embeddings
     if len(tokenizer) > vocabulary:
@@ -326,19 +333,25 @@ def _load_adapter(folder: Path, model: Any, new_parameters: tuple[str, ...]) -> 
     return wrapped
 
 
-def _write_card(trained: TrainedModel, recipe: Recipe) -> str:
+def _write_card(trained: TrainedModel, recipe: Recipe, manifest: Manifest) -> str:
     files, pooled = trained.files, recipe.model.head
     names = "\n".join(f"- {label}" for label in trained.labels)
-    # On transformers' own class a linear head may load without a word, and read something else.
-    note = (
-        ""
-        if pooled == "own"
-        else (
+    note = ""
+    if pooled != "own":
+        # On transformers' own class it may load without a word, and read something else.
+        note = (
             f"\nIts head is one linear layer over the {_READ[pooled]}. transformers' own classes "
             "have another one and would give other answers; open it with\n\n"
             '    PeftModel.from_pretrained(textlora.load_base_model(RUN), f"{RUN}/adapter")\n'
         )
-    )
+    if recipe.data.multi_label:
+        pairs = zip(trained.labels, manifest.thresholds, strict=False)
+        limits = "\n".join(f"- {label}: {threshold:.6f}" for label, threshold in pairs)
+        note += (
+            '\nA text has a set of labels (`problem_type="multi_label_classification"`): those for '
+            f"which sigmoid(logit / {manifest.temperature:.6f}) reaches the threshold that was "
+            f"chosen on validation:\n\n{limits}\n"
+        )
     return (
         f"---\nbase_model: {files.hub_name}\nlibrary_name: peft\n"
         "pipeline_tag: text-classification\ntags:\n- lora\n- textlora\n---\n\n"

@@ -23,6 +23,7 @@ BackendName = Literal["torch", "openvino", "openvino-int8", "auto"]
 Precision = Literal["auto", "fp32", "bf16"]
 Head = Literal["own", "first", "mean"]
 Variant = Literal["lora", "rslora", "dora"]
+ProblemType = Literal["single_label_classification", "multi_label_classification"]
 
 
 # Variants of PEFT that are known and refused, and why.
@@ -46,6 +47,10 @@ class DataSettings(_Section):
     )
     text_columns: tuple[str, ...] = ()  # joined with a space; empty = found by name
     label_column: str = ""  # empty = found by name
+    multi_label: bool = False  # a text has a set of labels, perhaps none, instead of exactly one
+    label_separator: str = Field(
+        ";", min_length=1
+    )  # between the labels of a cell, where they are no list; multi-label data only
     label_names: tuple[
         str, ...
     ] = ()  # names for integer labels 0, 1, ...; empty = as the data says
@@ -61,6 +66,11 @@ class DataSettings(_Section):
     max_train_rows: int = Field(
         0, ge=0
     )  # 0 = all; else a seeded random sample of the training rows
+
+    @property
+    def problem_type(self) -> ProblemType:
+        """What transformers calls one label a text, or a set of them."""
+        return "multi_label_classification" if self.multi_label else "single_label_classification"
 
 
 class ModelSettings(_Section):

@@ -12,6 +12,7 @@ from scipy.stats import binomtest, t, ttest_ind
 from textlora.metrics import Interval
 
 _SAMPLES = 2_000  # of the bootstrap: the ends of a 95 % interval are stable to their third digit
+_SAMPLES_AT_ONCE = 200  # their memory grows with the number of texts
 _LEVEL = 0.05
 
 
@@ -19,6 +20,15 @@ _LEVEL = 0.05
 class F1Intervals:
     """95 % intervals of the two averages of F1."""
 
+    weighted: Interval
+    macro: Interval
+
+
+@dataclass(frozen=True)
+class SetF1Intervals:
+    """95 % intervals of the three averages of F1 of sets of labels."""
+
+    micro: Interval
     weighted: Interval
     macro: Interval
 
@@ -142,6 +152,32 @@ def compute_f1_intervals(
     macro = (f1 * there).sum(axis=1) / there.sum(axis=1)
     weighted = (f1 * true).sum(axis=1) / true.sum(axis=1)
     return F1Intervals(weighted=_take_middle(weighted), macro=_take_middle(macro))
+
+
+def compute_set_f1_intervals(
+    label_ids: npt.NDArray[np.int64], predicted_ids: npt.NDArray[np.int64], seed: int = 0
+) -> SetF1Intervals:
+    """Bootstrap intervals of F1 of sets of labels, texts drawn anew.
+
+    Texts with the same true and the same predicted set are drawn together, by their number.
+
+    Shapes:  label_ids, predicted_ids (texts, labels) of 0 and 1.
+    """
+    size = label_ids.shape[1]
+    kinds, counts = np.unique(np.hstack([label_ids, predicted_ids]), axis=0, return_counts=True)
+    true, predicted = kinds[:, :size].astype(float), kinds[:, size:].astype(float)
+    random = np.random.default_rng(seed)
+    drawn: list[npt.NDArray[np.float64]] = []
+    for _ in range(0, _SAMPLES, _SAMPLES_AT_ONCE):
+        times = random.multinomial(counts.sum(), counts / counts.sum(), _SAMPLES_AT_ONCE)
+        drawn.append(np.stack([times @ true, times @ predicted, times @ (true * predicted)]))
+    total, given, correct = np.concatenate(drawn, axis=1)
+    f1 = 2 * correct / np.maximum(total + given, 1)
+    there = total > 0
+    macro = (f1 * there).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+    weighted = (f1 * total).sum(axis=1) / np.maximum(total.sum(axis=1), 1)
+    micro = 2 * correct.sum(axis=1) / np.maximum((total + given).sum(axis=1), 1)
+    return SetF1Intervals(*map(_take_middle, (micro, weighted, macro)))
 
 
 def _take_middle(values: npt.NDArray[np.float64]) -> Interval:

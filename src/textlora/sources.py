@@ -13,6 +13,7 @@ from typing import Any
 
 from textlora.errors import DataError
 from textlora.hub import go_offline, is_hub_reachable
+from textlora.labelsets import join_labels, list_elements, split_labels
 from textlora.settings import DataSettings
 from textlora.tables import SUFFIXES, find_format, read_rows
 
@@ -34,7 +35,8 @@ class RawSplit:
     Each text has its file, and its line there from 1 (Parquet, Hub: its row in the split).
     `order` lists the label names in their order where the data itself says it. `slices` has the
     columns that scores are grouped by. Read tolerantly, rows without a label have an empty one, and
-    `faults` has those that could not be read, as `file:line: reason`.
+    `faults` has those that could not be read, as `file:line: reason`. Of multi-label data a label
+    is a set as text, which `separator` takes apart (see `labelsets`).
     """
 
     where: str
@@ -45,6 +47,13 @@ class RawSplit:
     order: tuple[str, ...] = ()
     slices: dict[str, list[str]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+    separator: str = ""  # empty for single-label data
+
+    def list_label_sets(self) -> list[tuple[str, ...]]:
+        """The labels of each text; of single-label data the one, or none."""
+        if self.separator:
+            return [split_labels(label, self.separator) for label in self.labels]
+        return [(label,) if label else () for label in self.labels]
 
 
 def read_splits(settings: DataSettings, *, tolerant: bool = False) -> dict[str, RawSplit]:
@@ -108,15 +117,21 @@ def _convert_dataset(
         if name is None:
             continue
         text_columns, label_column = find_columns(dataset.column_names, f"{where} {key}", settings)
-        names = getattr(dataset.features[label_column], "names", None) or settings.label_names
+        feature = dataset.features[label_column]
+        feature = getattr(feature, "feature", feature)  # of the elements, where it is a list
+        names = getattr(feature, "names", None) or settings.label_names
         rows = (dataset[column] for column in (*text_columns, label_column))
         *texts, labels = (list(column) for column in rows)
-        if set(labels) == {-1}:
+        if all(label == -1 for label in labels):
             continue  # how the Hub marks a split whose labels are kept secret
         joined = [_join_texts(row) for row in zip(*texts, strict=True)]
-        part = _make_part(
-            f"{where} {key}", joined, labels, range(1, len(labels) + 1), tuple(names), tolerant
-        )
+        lines = list(range(1, len(labels) + 1))
+        place = f"{where} {key}"
+        converted = _name_labels(place, lines, labels, tuple(names), settings, tolerant)
+        part = RawSplit(
+            place, joined, converted, [place] * len(lines), lines, tuple(names),
+            separator=settings.label_separator if settings.multi_label else "",
+        )  # fmt: skip
         kept = _find_slices(dataset.column_names, settings)
         slices = {column: [*map(_name_value, dataset[column])] for column in kept}
         parts[name] = replace(part, slices=slices)
@@ -210,8 +225,11 @@ def _read_file(path: Path, settings: DataSettings, tolerant: bool) -> RawSplit:
         lines.append(row.line)
     if not texts:
         raise DataError(f"{path}: has no rows; give a file with a header and labelled texts")
-    part = _make_part(str(path), texts, labels, lines, settings.label_names, tolerant)
-    return replace(part, slices=slices, faults=faults)
+    converted = _name_labels(str(path), lines, labels, settings.label_names, settings, tolerant)
+    return RawSplit(
+        str(path), texts, converted, [str(path)] * len(texts), lines, settings.label_names,
+        slices, faults, settings.label_separator if settings.multi_label else "",
+    )  # fmt: skip
 
 
 def _find_slices(columns: Sequence[str], settings: DataSettings) -> list[str]:
@@ -223,23 +241,52 @@ def _name_value(value: Any) -> str:
     return clean_label("" if value is None else str(value)) or "(empty)"
 
 
-def _make_part(
+def _name_labels(
     where: str,
-    texts: list[str],
+    lines: list[int],
     labels: list[Any],
-    lines: Iterable[int],
     names: tuple[str, ...],
+    settings: DataSettings,
     tolerant: bool,
-) -> RawSplit:
+) -> list[str]:
     """`names` are those of integer labels; labels that are names already stay what they are."""
-    numbers = list(lines)
     converted = []
-    for line, label in zip(numbers, labels, strict=True):
+    for line, label in zip(lines, labels, strict=True):
+        if settings.multi_label:
+            converted.append(name_label_set(label, names, settings.label_separator, where, line))
+            continue
+        if isinstance(label, list):
+            raise DataError(
+                f"{where}:{line}: the label is a list, {label!r:.80}; set data.multi_label=true "
+                "for texts with several labels, or give one label a text"
+            )
         name = _name_label(label, names)
         if not name and not tolerant:
             raise DataError(f"{where}:{line}: no label, got {label!r}; label this row or remove it")
         converted.append(name)
-    return RawSplit(where, texts, converted, [where] * len(texts), numbers, names)
+    return converted
+
+
+def name_label_set(cell: Any, names: tuple[str, ...], separator: str, where: str, line: int) -> str:
+    """The labels of a cell as one text (see `labelsets`); an empty cell is an empty set.
+
+    Raises:  DataError for a label that holds the separator, or is none.
+    """
+    found = []
+    for element in list_elements(cell, separator):
+        if isinstance(element, list | dict):
+            raise DataError(
+                f"{where}:{line}: labels cannot be read, got {cell!r:.80}; give a list of names, "
+                f"or names with {separator!r} between them"
+            )
+        name = _name_label(element, names) or clean_label(str(element))
+        if separator in name:
+            raise DataError(
+                f"{where}:{line}: label {name!r} holds the separator {separator!r}; set "
+                "data.label_separator to a sign that no label has"
+            )
+        found.append(name)
+    return join_labels(filter(None, found), separator)
 
 
 def _join_texts(values: Iterable[Any]) -> str:
@@ -276,6 +323,7 @@ def _join(where: str, parts: list[RawSplit]) -> RawSplit:
             if all(column in part.slices for part in parts)
         },
         [fault for part in parts for fault in part.faults],
+        parts[0].separator,
     )
 
 

@@ -10,7 +10,7 @@ that fails is left behind; training goes on.
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -23,6 +23,7 @@ from textlora.history import StepRecord
 from textlora.metrics import Scores
 from textlora.progress import Reporter
 from textlora.rundir import TRACKING
+from textlora.setmetrics import SetScores
 from textlora.settings import Recipe
 
 TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")
@@ -46,11 +47,12 @@ class Tracking:
             if name not in ("step", "validation")
         }
         if record.validation is not None:
-            figures = asdict(record.validation).items()
-            values |= {f"validation/{name}": value for name, value in figures}
+            figures = asdict(record.validation)
+            del figures["thresholds"]  # a list is no figure to draw
+            values |= {f"validation/{name}": value for name, value in figures.items()}
         self._tell(values, record.step)
 
-    def finish(self, scores: dict[str, Scores], step: int) -> None:
+    def finish(self, scores: Mapping[str, Scores | SetScores], step: int) -> None:
         """Tell the figures of the saved classifier, by split."""
         values: dict[str, Any] = {}
         for split, item in scores.items():

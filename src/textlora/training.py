@@ -20,15 +20,11 @@ from textlora.batching import (
     make_batch,
     split_by_tokens,
 )
-from textlora.calibration import fit_temperature
 from textlora.checkpoints import Checkpoint, TrainingState
 from textlora.errors import Interrupted, TextloraError, UnfinishedError
 from textlora.history import History, StepRecord, ValidationRecord
 from textlora.interrupts import StopRequest
 from textlora.learner import Learner
-from textlora.losses import compute_loss
-from textlora.metrics import compute_scores
-from textlora.predictor import compute_softmax
 from textlora.prefix import Prefix, open_prefix
 from textlora.progress import Reporter
 from textlora.runtime import set_seed
@@ -241,7 +237,7 @@ def _take_step(
         label_ids = torch.from_numpy(learner.train_label_ids[group]).to(learner.device)
         rows = None if prefix is None else prefix.read(group, batch)
         logits = learner.engine(batch, rows).float()
-        loss = compute_loss(logits, label_ids, settings, learner.class_weights)
+        loss = learner.objective.compute_loss(logits, label_ids, settings, learner.class_weights)
         # Divided by the whole step's count: the mean over texts, however they were cut.
         (loss / len(indices)).backward()  # type: ignore[no-untyped-call]
         total += loss.item()
@@ -258,12 +254,7 @@ def _validate(
 ) -> ValidationRecord:
     with learner.weights.show_counted():
         logits = compute_logits(learner.engine, learner.validation, prefix, check)
-    probabilities = compute_softmax(logits, len(learner.labels))
-    scores = compute_scores(learner.validation_label_ids, probabilities, learner.labels)
-    temperature = fit_temperature(logits, learner.validation_label_ids)
-    return ValidationRecord(
-        scores.loss, scores.accuracy, scores.weighted.f1, scores.macro.f1, temperature
-    )
+    return learner.task.validate(logits, learner.validation_label_ids, learner.labels)
 
 
 def _make_record(

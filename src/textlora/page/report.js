@@ -2,13 +2,14 @@ for (const section of document.querySelectorAll(".mistakes")) {
   const rows = [...section.querySelectorAll("tbody tr")];
   const [wanted, truth, taken] = section.querySelectorAll("input, select");
   const output = section.querySelector("output");
+  const has = (cell, label) => !label || [...cell.children].some((name) => name.textContent === label);
   const filter = () => {
     const words = wanted.value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
     for (const row of rows) {
-      const [label, predicted, , text] = [...row.cells].map((cell) => cell.textContent);
-      const fits = (!truth.value || label === truth.value) && (!taken.value || predicted === taken.value)
-        && words.every((word) => text.toLowerCase().includes(word));
+      const [label, predicted, , text] = row.cells;
+      const fits = has(label, truth.value) && has(predicted, taken.value)
+        && words.every((word) => text.textContent.toLowerCase().includes(word));
       row.hidden = !fits;
       shown += fits;
     }
