@@ -111,9 +111,7 @@ def test_alpha_keeps_its_ratio_to_the_rank_unless_it_is_said():
 
 
 def test_a_sweep_starts_from_the_recipe_where_the_space_has_it(read):
-    inside = read(
-        '"training.epochs" = { choices = [2, 8] }\n"adapter.rank" = { low = 1, high = 8 }'
-    )
+    inside = read("training.epochs.choices = [2, 8]\nadapter.rank = { low = 1, high = 8 }")
     assert inside.find_start(RECIPE) == {"training.epochs": 8.0, "adapter.rank": 8}
     assert read('"training.epochs" = { choices = [2, 4] }').find_start(RECIPE) is None
     assert read('"adapter.rank" = { low = 9, high = 10 }').find_start(RECIPE) is None
