@@ -203,7 +203,7 @@ class Study:
 def open_study(folder: Path, space: Space, metric: Metric, seed: int) -> Iterator[Study]:
     """Open or make the study of a folder; this process counts as alive until the block ends.
 
-    Raises:  UnfinishedError if the study cannot be read or written.
+    Raises:  UnfinishedError if the folder or the study cannot be read or written.
     """
     worker = f".worker-{secrets.token_hex(6)}"
     try:
@@ -212,10 +212,12 @@ def open_study(folder: Path, space: Space, metric: Metric, seed: int) -> Iterato
                 held.enter_context(lock_file(folder / worker, passing=True))
                 study = Study(folder, space, metric, seed, worker)
             yield study
-    except (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error) as error:
+    except (
+        optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error, OSError
+    ) as error:  # fmt: skip
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise UnfinishedError(
-            f"{folder / STUDY}: cannot be read or written ({reason}); make room and run the same "
+            f"{folder}: cannot be read or written ({reason}); make room and run the same "
             "command again, or choose another --out"
         ) from None
 

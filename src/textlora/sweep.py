@@ -155,7 +155,10 @@ def _train_trial(search: _Search, claim: Claim, bar: Tracker) -> None:
         study.drop("diverged", f"{error}")
     else:
         value = -state.best_value if study.smaller_is_better else state.best_value
-        study.finish(value, time.perf_counter() - start)
+        if math.isfinite(value):
+            study.finish(value, time.perf_counter() - start)
+        else:
+            study.drop("diverged", f"{study.metric} became {value}")
     search.report.say(f"trial {number}: {_describe(study.list_trials()[number], study.metric)}")
 
 
