@@ -335,3 +335,13 @@ except DataError as error:
     assert "check name and network" in done.stdout
     assert "--data" in done.stdout
     assert len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["test.csv", "test-00000-of-00001.parquet"])
+def test_a_split_that_is_not_wanted_is_not_opened(name, tmp_path):
+    save_csv(tmp_path / "train.csv", ("text", "label"), ("a", "x"))
+    (tmp_path / name).write_bytes(b"\xff\xfe\x00 neither text nor Parquet")
+    settings = DataSettings(source=str(tmp_path))
+    assert list(read_splits(settings, only=("train", "validation"))) == ["train"]
+    with pytest.raises(DataError):
+        read_splits(settings)

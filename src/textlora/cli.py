@@ -266,6 +266,46 @@ def train(
 
 
 @app.command()
+def sweep(
+    recipe: RecipeOption = "quickstart",
+    space: Annotated[
+        str, typer.Option(help="TOML file of settings to search; default ships with textlora.")
+    ] = "default",
+    data: DataOption = None,
+    model: ModelOption = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Most parameters that a trial may train: 1M, 500k, 0.5%.")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials to train, by all processes.")] = 20,
+    out: Annotated[Path, typer.Option(help="Folder of the sweep.")] = Path("runs/sweep"),
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search for settings on validation texts; the best recipe is written, ready to train."""
+    from textlora.data import load_labelled_texts
+    from textlora.sources import read_splits
+    from textlora.space import load_space
+    from textlora.sweep import run_sweep
+
+    resolved = _load(recipe, settings, data__source=data, model__name=model)
+    searched, report = load_space(space, resolved), Reporter(quiet=as_json)
+    # Without the test split: what is not read can choose nothing.
+    parts = read_splits(resolved.data, only=("train", "validation"))
+    texts = load_labelled_texts(resolved.data, parts)
+    found = run_sweep(
+        resolved, texts, searched, out, budget=budget, num_trials=trials, report=report
+    )
+    if as_json:
+        _print_json(found)
+        return
+    from textlora import console
+
+    console.show_sweep(found)
+    words = ["textlora", "train", "--recipe", f"{found.recipe}", "--out", f"{out / 'best'}"]
+    print(f"train it with  {shlex.join(words)}")
+
+
+@app.command()
 def evaluate(
     run: RunArgument,
     data: DataOption = None,
@@ -533,7 +573,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = _fail(error.format_message(), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort, _Stopped) as error:
         code = _fail("stopped", 143 if isinstance(error, _Stopped) else 130, debug)
-        if words[:1] in (["train"], ["predict"]):
+        if words[:1] in (["train"], ["predict"], ["sweep"]):
             print(f"continue with: {_format_command(words)}", file=sys.stderr)
     except BrokenPipeError:
         # The reader has gone (`| head`); the interpreter must not complain when it flushes.

@@ -1,6 +1,7 @@
 """Results as short tables for a terminal."""
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,9 +23,11 @@ from textlora.metrics import ClassScores
 from textlora.predictor import Answer, Prediction
 from textlora.repeats import Repeats
 from textlora.setmetrics import SetScores
+from textlora.trials import Sweep, format_figure, format_setting
 
 _MAX_CONFUSIONS = 2
 _MAX_WORDS = 12
+_MAX_TRIALS = 5
 NO_LABEL = "(no label)"
 
 
@@ -236,6 +239,31 @@ def show_repeats(repeats: Repeats) -> None:
             mean = shown.format(item.mean)
             table.add_row(split, name, mean, interval, *(shown.format(value) for value in rest))
     show(table, title=f"{len(repeats.seeds)} repeats, seeds {', '.join(map(str, repeats.seeds))}")
+
+
+def show_sweep(found: Sweep) -> None:
+    """Print the best trials, how far apart they are, and what became of the others."""
+    best, names = found.ranked[:_MAX_TRIALS], list(found.ranked[0].settings)
+    accuracy = [] if found.metric == "accuracy" else ["accuracy"]
+    columns = ["trial", found.metric, *accuracy, "parameters", "seconds"]
+    shown = [name.partition(".")[2] for name in names]
+    table = _make_table([*columns, *shown], right=set(range(len(columns))))
+    for trial in best:
+        figures = [(name, trial.figures[name]) for name in (found.metric, *accuracy)]
+        table.add_row(
+            str(trial.number),
+            *(format_figure(value, name) for name, value in figures),
+            f"{trial.parameters:,}",
+            f"{trial.seconds:.0f}",
+            *(Text(format_setting(trial.settings[name])) for name in names),
+        )
+    counts = Counter(trial.outcome for trial in found.trials)
+    show(table, title=", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+    print_line(found.verdict)
+    print_line("the best of many trials looks better than it is: expect less on other texts")
+    files = (("recipe", found.recipe), ("table", found.table), ("picture", found.picture))
+    for name, path in files:
+        print_line(f"{name:<14} {path}")
 
 
 def show_check(check: DataCheck) -> None:

@@ -1,6 +1,7 @@
 """The exceptions a user may see, each with the exit code of the command that meets it.
 
     TextloraError          1   the run failed
+    |- DivergedError       1   the loss is no number any more
     |- SettingsError       2   usage or settings
     |- DataError           3   the data
     |- ModelError          4   the encoder, the adapter or the saved run
@@ -34,6 +35,10 @@ class ModelError(TextloraError):
     """An encoder, adapter or run folder that is missing, damaged or does not fit."""
 
     exit_code = 4
+
+
+class DivergedError(TextloraError):
+    """The loss became infinite or no number; the settings are at fault, and will be again."""
 
 
 class UnfinishedError(TextloraError):

@@ -1,15 +1,19 @@
-"""Pictures of an evaluation and of a training history, as PNG files."""
+"""Pictures of an evaluation, of a training history and of a sweep, as PNG files."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from textlora.evaluation import AnyEvaluation, Evaluation, SetEvaluation
 from textlora.files import write_atomically
 from textlora.history import StepRecord
 from textlora.rundir import VISUALIZATIONS
 from textlora.setmetrics import SetScores
+from textlora.trials import Margin, Trial, find_front
 
 _DPI = 150
 _TRAIN, _VALIDATION, _MUTED = "#c2571a", "#1f5fa8", "#8a8f98"
@@ -127,6 +131,70 @@ def draw_learning_curves(history: list[StepRecord]) -> Figure:
     for axes in (loss, score):
         axes.legend(frameon=False)
     return figure
+
+
+def draw_pareto(trials: Sequence[Trial], margin: Margin) -> Figure:
+    """Validation accuracy against trained parameters and against time, with both Pareto fronts.
+
+    Pruned trials stand at their best evaluation; they and the band of one standard error below the
+    winner are drawn pale.
+    """
+    figure = Figure(figsize=(11.0, 4.8), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    finished = [trial for trial in trials if trial.outcome == "finished"]
+    pruned = [trial for trial in trials if trial.outcome == "pruned" and trial.figures]
+    panels = ((left, "parameters", "trained parameters"), (right, "seconds", "seconds of a trial"))
+    for axes, cost, name in panels:
+        _draw_trials(axes, finished, pruned, margin, cost)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter("{x:,g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel(name)
+        axes.grid(color="#e6e6e6")
+        axes.set_axisbelow(True)
+        axes.margins(x=0.08, y=0.08)  # room for the numbers of trials
+        _clear_frame(axes)
+    left.yaxis.set_major_formatter("{x:.0%}")
+    left.set_ylabel(f"accuracy on {margin.num_texts:,} validation texts")
+    handles, names = left.get_legend_handles_labels()
+    figure.legend(handles, names, frameon=False, fontsize=9, loc="outside lower center", ncols=5)
+    figure.suptitle(
+        f"{len(finished)} finished trials; trial {margin.best.number} wins with "
+        f"{margin.best.accuracy:.2%} and {margin.best.parameters:,} parameters",
+        fontsize=11,
+    )
+    return figure
+
+
+def _draw_trials(
+    axes: Any, finished: Sequence[Trial], pruned: Sequence[Trial], margin: Margin, cost: str
+) -> None:
+    best, error = margin.best, margin.standard_error
+    costs = [getattr(trial, cost) for trial in finished]
+    scores = [trial.accuracy for trial in finished]
+    axes.axhspan(
+        best.accuracy - error, best.accuracy, color=_VALIDATION, alpha=0.08, linewidth=0,
+        label="one standard error below the winner",
+    )  # fmt: skip
+    if pruned:
+        at = [getattr(trial, cost) for trial in pruned]
+        axes.scatter(at, [t.accuracy for t in pruned], marker="x", color=_MUTED, label="pruned")
+    axes.scatter(costs, scores, color=_VALIDATION, s=28, label="finished")
+    front = find_front(costs, scores)
+    axes.step([costs[i] for i in front], [scores[i] for i in front], where="post", color=_TRAIN,
+              linewidth=1.4, marker="o", label="Pareto front")  # fmt: skip
+    axes.scatter([getattr(best, cost)], [best.accuracy], marker="*", s=220, color=_TRAIN,
+                 edgecolor="white", zorder=3, label="winner")  # fmt: skip
+    for index in front:
+        axes.annotate(
+            f"{finished[index].number}",
+            (costs[index], scores[index]),
+            xytext=(-5, 6),
+            textcoords="offset points",
+            ha="right",
+            fontsize=9,
+        )
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

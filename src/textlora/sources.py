@@ -5,7 +5,7 @@ one file a split (`train.csv`, `data/train-00000.parquet`, ...), one file, or `e
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -56,10 +56,13 @@ class RawSplit:
         return [(label,) if label else () for label in self.labels]
 
 
-def read_splits(settings: DataSettings, *, tolerant: bool = False) -> dict[str, RawSplit]:
-    """All splits of the source, under the names train, validation and test.
+def read_splits(
+    settings: DataSettings, *, tolerant: bool = False, only: Collection[str] = tuple(_SPLIT_NAMES)
+) -> dict[str, RawSplit]:
+    """All splits of the source, under the names train, validation and test; or some of them.
 
-    When `tolerant`, rows that cannot be used are told in the result instead of ending the reading.
+    Files of a split that is not wanted are not opened. When `tolerant`, rows that cannot be used
+    are told in the result instead of ending the reading.
 
     Raises:  DataError naming what is missing or cannot be read.
     """
@@ -70,13 +73,13 @@ def read_splits(settings: DataSettings, *, tolerant: bool = False) -> dict[str, 
             raise DataError(
                 f"data.source: no embedded sample {source!r}; there is embedded:headlines"
             )
-        return _read_folder(folder, settings, tolerant)
+        return _read_folder(folder, settings, tolerant, only)
     if source in HUB_ALIASES or source.startswith("hub:"):
         name = HUB_ALIASES.get(source, source.removeprefix("hub:"))
-        return _read_hub(name, settings, tolerant)
+        return _read_hub(name, settings, tolerant, only)
     path = Path(source).expanduser()
     if path.is_dir():
-        return _read_folder(path, settings, tolerant)
+        return _read_folder(path, settings, tolerant, only)
     if not path.exists() and path.suffix.lower() not in (*SUFFIXES, ".gz"):
         raise DataError(
             f"data.source: {source!r} is no file or folder; give a path, "
@@ -85,7 +88,9 @@ def read_splits(settings: DataSettings, *, tolerant: bool = False) -> dict[str, 
     return {"train": _read_file(path, settings, tolerant)}
 
 
-def _read_hub(name: str, settings: DataSettings, tolerant: bool) -> dict[str, RawSplit]:
+def _read_hub(
+    name: str, settings: DataSettings, tolerant: bool, only: Collection[str]
+) -> dict[str, RawSplit]:
     repository, _, revision = name.partition("@")
     if not is_hub_reachable():
         go_offline()  # before the import: `datasets` reads the switch once
@@ -98,7 +103,8 @@ def _read_hub(name: str, settings: DataSettings, tolerant: bool) -> dict[str, Ra
             f"hub:{repository}: cannot be loaded from the Hugging Face Hub ({reason}); check name "
             "and network, or give a folder or file with --data (embedded:headlines needs neither)"
         ) from None
-    return _convert_dataset(loaded, f"hub:{repository}", settings, tolerant)
+    wanted = {key: part for key, part in loaded.items() if _find_split_name(key) in only}
+    return _convert_dataset(wanted, f"hub:{repository}", settings, tolerant)
 
 
 def _import_datasets() -> Any:
@@ -138,8 +144,10 @@ def _convert_dataset(
     return parts
 
 
-def _read_folder(folder: Path, settings: DataSettings, tolerant: bool) -> dict[str, RawSplit]:
-    files = _find_split_files(folder)
+def _read_folder(
+    folder: Path, settings: DataSettings, tolerant: bool, only: Collection[str]
+) -> dict[str, RawSplit]:
+    files = {name: paths for name, paths in _find_split_files(folder).items() if name in only}
     if all(find_format(path) == "parquet" for paths in files.values() for path in paths):
         return _read_parquet_files(folder, files, settings, tolerant)
     return {

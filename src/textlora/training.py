@@ -21,7 +21,7 @@ from textlora.batching import (
     split_by_tokens,
 )
 from textlora.checkpoints import Checkpoint, TrainingState
-from textlora.errors import Interrupted, TextloraError, UnfinishedError
+from textlora.errors import DivergedError, Interrupted, TextloraError, UnfinishedError
 from textlora.history import History, StepRecord, ValidationRecord
 from textlora.interrupts import StopRequest
 from textlora.learner import Learner
@@ -99,7 +99,8 @@ def train_steps(
     checkpoint and takes exactly the steps that an uninterrupted run takes. `follow` is given each
     record of the history; a run that goes on repeats those behind its checkpoint.
 
-    Raises:  Interrupted or Terminated after a checkpoint; TextloraError if the loss is not finite.
+    Raises:  Interrupted or Terminated after a checkpoint; DivergedError if the loss is not finite;
+    what `follow` raises, without a checkpoint.
     """
     settings = learner.recipe.training
     table = Timetable(learner.recipe, math.ceil(len(learner.train) / settings.batch_size))
@@ -242,7 +243,7 @@ def _take_step(
         (loss / len(indices)).backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     if not math.isfinite(total):
-        raise TextloraError(
+        raise DivergedError(
             f"training: the loss became {total} at learning rate {rate:.2g}; "
             "lower training.learning_rate"
         )

@@ -1,0 +1,274 @@
+"""The trials of a sweep as an Optuna study in SQLite, shared by processes and by later starts.
+
+    FOLDER/study.db       the study
+    FOLDER/.lock          held while a process claims a trial
+    FOLDER/.worker-*      held by each process as long as it lives
+
+A trial belongs to the process that claimed it. When that one is gone, another takes the trial over
+under its number and with its settings; nobody waits for a time to run out.
+"""
+
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from textlora.errors import SettingsError, UnfinishedError
+from textlora.files import lock_file, lock_folder
+from textlora.history import ValidationRecord
+from textlora.judgement import Judgement
+from textlora.settings import Metric
+from textlora.space import Choices, Range, Space
+from textlora.trials import TRAINED, Outcome, Trial
+
+try:
+    import optuna
+    from optuna.trial import FrozenTrial, TrialState
+    from sqlalchemy.exc import SQLAlchemyError
+except ImportError:
+    raise SettingsError("sweep: Optuna is not installed; pip install 'textlora[sweep]'") from None
+
+STUDY = "study.db"
+WHOLE = 1_000  # a whole run, in the thousandths that evaluations are told by
+_NAME = "textlora"
+_WAIT_S = 0.05  # between two looks at a lock that is held for tenths of a second
+_SQLITE_WAIT_S = 120.0  # for a writer that a busy machine has stopped in the middle
+_MAX_REFUSED = 100  # in a row, before a claim is given up
+_NUM_UNPRUNED = 4  # finished trials before any is pruned
+_UNPRUNED_SHARE = WHOLE // 5  # of each run: the learning rate warms up there
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial to be trained by this process. `seconds` were spent on it before."""
+
+    number: int
+    settings: dict[str, Any]
+    parameters: int
+    seconds: float
+
+
+class Study:
+    """What one process sees of the study. It trains one trial at a time."""
+
+    def __init__(self, folder: Path, space: Space, metric: Metric, seed: int, worker: str) -> None:
+        self.metric = metric
+        self._folder, self._space, self._seed, self._worker = folder, space, seed, worker
+        self._study = _open(folder / STUDY, metric)
+        self._trial: Any = None
+
+    @property
+    def smaller_is_better(self) -> bool:
+        """Whether the figure that decides is a loss."""
+        return self.metric == "loss"
+
+    def enqueue(self, settings: dict[str, Any] | None) -> None:
+        """Make these, if any, the settings of the first trial, if there is none yet."""
+        if settings is not None and not self._study.get_trials(deepcopy=False):
+            self._study.enqueue_trial({
+                dimension.name: _encode(dimension, settings[dimension.name])
+                for dimension in self._space.dimensions
+            })  # fmt: skip
+
+    def claim(self, num_trials: int, judge: Callable[[dict[str, Any]], Judgement]) -> Claim | None:
+        """The next trial for this process; None while others train the last ones, or all are done.
+
+        Refused trials are told as such and do not count.
+
+        Raises:  SettingsError if a hundred in a row are refused.
+        """
+        refused: list[Judgement] = []
+        with hold_folder(self._folder):
+            for _ in range(_MAX_REFUSED):
+                if not self._take(num_trials):
+                    return None
+                settings = self._suggest()
+                judged = judge(settings)
+                if judged.parameters is not None:
+                    self._trial.set_user_attr("parameters", judged.parameters)
+                if judged.parameters is not None and not judged.refusal:
+                    seconds = self._find(self._trial.number).user_attrs.get("seconds", 0.0)
+                    return Claim(self._trial.number, settings, judged.parameters, seconds)
+                self.drop("refused", judged.refusal)
+                refused.append(judged)
+        smallest = min((item.parameters for item in refused if item.parameters), default=0)
+        raise SettingsError(
+            f"{self._folder}: {len(refused)} trials in a row were refused, the last one for "
+            f"{refused[-1].refusal}; the smallest of them trains {smallest:,} parameters; narrow "
+            "--space or raise --budget"
+        )
+
+    def report(self, share: int, found: ValidationRecord, seconds: float) -> bool:
+        """Tell an evaluation of the claimed trial; True if the trial is not worth its time.
+
+        Units:   share in thousandths of the steps: trials are compared where their learning rates
+        are in the same phase, also when one is longer.
+        """
+        figures = {k: v for k, v in asdict(found).items() if k != "temperature"}
+        trial, value = self._trial, figures[self.metric]
+        known = self._find(trial.number)
+        best = known.user_attrs.get("figures", {}).get(self.metric)
+        if best is None or (value < best if self.smaller_is_better else value > best):
+            trial.set_user_attr("figures", figures)
+        trial.set_user_attr("seconds", seconds)
+        if share not in known.intermediate_values:  # a run that goes on may repeat it
+            trial.report(value, share)
+        return share < WHOLE and bool(trial.should_prune())
+
+    def finish(self, value: float, seconds: float) -> None:
+        """Tell that the claimed trial was trained to its end."""
+        self._trial.set_user_attr("seconds", seconds)
+        self._study.tell(self._trial, value)
+
+    def drop(self, outcome: Outcome, reason: str) -> None:
+        """Tell that the claimed trial ends before its time, and why."""
+        self._trial.set_user_attr("outcome", outcome)
+        self._trial.set_user_attr("reason", reason)
+        self._study.tell(self._trial, state=TrialState.PRUNED)
+
+    def list_trials(self) -> list[Trial]:
+        """All trials that any process has begun, in their order."""
+        stored = self._study.get_trials(deepcopy=False)
+        return [self._convert(item) for item in stored if item.state != TrialState.WAITING]
+
+    def _take(self, num_trials: int) -> bool:
+        """Make a trial ours: one that a process has left behind, else a new one."""
+        stored = self._study.get_trials(deepcopy=False)
+        running = [item for item in stored if item.state == TrialState.RUNNING]
+        left = [item for item in running if not self._is_alive(item.user_attrs.get("worker"))]
+        trained = sum(self._convert(item).outcome in TRAINED for item in stored)
+        if trained + len(running) - len(left) >= num_trials:
+            return False
+        begun = sum(item.state != TrialState.WAITING for item in stored)
+        self._study.sampler = self._make_sampler(left[0].number if left else begun)
+        # Optuna has no public way to go on with a trial that another process has begun.
+        self._trial = (
+            optuna.trial.Trial(self._study, left[0]._trial_id) if left else self._study.ask()
+        )
+        self._trial.set_user_attr("worker", self._worker)
+        return True
+
+    def _make_sampler(self, number: int) -> Any:
+        """Draws as a function of seed and trial: no random state is lost with a process."""
+        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
+        # The liar: what others train counts as bad, so that two processes do not try the same.
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+
+    def _suggest(self) -> dict[str, Any]:
+        return {item.name: _suggest_value(self._trial, item) for item in self._space.dimensions}
+
+    def _is_alive(self, worker: str | None) -> bool:
+        if worker is None or not (self._folder / worker).exists():
+            return False
+        try:
+            with lock_file(self._folder / worker, passing=True):
+                return False
+        except BlockingIOError:
+            return True
+
+    def _find(self, number: int) -> FrozenTrial:
+        return self._study.get_trials(deepcopy=False)[number]
+
+    def _convert(self, stored: FrozenTrial) -> Trial:
+        known = stored.user_attrs
+        outcomes: dict[TrialState, Outcome] = {
+            TrialState.COMPLETE: "finished",
+            TrialState.PRUNED: known.get("outcome", "pruned"),
+        }
+        figures = known.get("figures", {})
+        return Trial(
+            number=stored.number,
+            outcome=outcomes.get(stored.state, "unfinished"),
+            settings={
+                item.name: _decode(item, stored.params[item.name])
+                for item in self._space.dimensions
+                if item.name in stored.params
+            },
+            value=figures.get(self.metric),
+            figures=figures,
+            curve=dict(sorted(stored.intermediate_values.items())),
+            parameters=known.get("parameters", 0),
+            seconds=known.get("seconds", 0.0),
+            reason=known.get("reason", ""),
+        )
+
+
+@contextmanager
+def open_study(folder: Path, space: Space, metric: Metric, seed: int) -> Iterator[Study]:
+    """Open or make the study of a folder; this process counts as alive until the block ends.
+
+    Raises:  UnfinishedError if the folder or the study cannot be read or written.
+    """
+    worker = f".worker-{secrets.token_hex(6)}"
+    try:
+        with ExitStack() as held:
+            with hold_folder(folder):
+                held.enter_context(lock_file(folder / worker, passing=True))
+                study = Study(folder, space, metric, seed, worker)
+            yield study
+    except (
+        optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error, OSError
+    ) as error:  # fmt: skip
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise UnfinishedError(
+            f"{folder}: cannot be read or written ({reason}); make room and run the same "
+            "command again, or choose another --out"
+        ) from None
+
+
+@contextmanager
+def hold_folder(folder: Path) -> Iterator[None]:
+    """Be the only process that claims or writes in the folder; waits for the others."""
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(lock_folder(folder))
+                break
+            except BlockingIOError:
+                time.sleep(_WAIT_S)
+        yield
+
+
+def _open(path: Path, metric: Metric) -> Any:
+    # Its lines would stand between ours; what it raises is enough.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(path, timeout=_SQLITE_WAIT_S, check_same_thread=False)
+
+    # Through `creator`, because a path may have characters that mean something in a URL.
+    storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": connect})
+    # The median compares a trial with whole ones at the same point. Halving (Hyperband) would drop
+    # two thirds after a first evaluation, where the order of learning rates is not yet the last.
+    pruner = optuna.pruners.MedianPruner(_NUM_UNPRUNED, n_warmup_steps=_UNPRUNED_SHARE)
+    return optuna.create_study(
+        storage=storage,
+        study_name=_NAME,
+        load_if_exists=True,
+        direction="minimize" if metric == "loss" else "maximize",
+        pruner=pruner,
+    )
+
+
+def _suggest_value(trial: Any, item: Range | Choices) -> Any:
+    if isinstance(item, Choices):
+        return _decode(item, trial.suggest_categorical(item.name, item.keys))
+    suggest = trial.suggest_int if item.whole else trial.suggest_float
+    step = item.step or (1 if item.whole else None)
+    return _decode(item, suggest(item.name, item.low, item.high, step=step, log=item.log))
+
+
+def _encode(item: Range | Choices, value: Any) -> Any:
+    if isinstance(item, Choices):
+        return item.keys[item.values.index(value)]
+    return value
+
+
+def _decode(item: Range | Choices, stored: Any) -> Any:
+    return item.values[item.keys.index(stored)] if isinstance(item, Choices) else item.round(stored)

@@ -1,0 +1,207 @@
+"""A search for settings: trials of recipes under a budget, and the best of them ready to train.
+
+Trials are compared on validation texts. No test split is looked at.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from textlora import encoder
+from textlora.data import LabelledTexts
+from textlora.errors import DivergedError, Interrupted, TextloraError
+from textlora.history import StepRecord
+from textlora.interrupts import StopRequest
+from textlora.judgement import Judge
+from textlora.learner import prepare_learner
+from textlora.plots import draw_pareto, save_figure
+from textlora.prefix import share_prefixes
+from textlora.progress import Reporter, Tracker
+from textlora.settings import Metric, Recipe
+from textlora.space import Space, change_recipe
+from textlora.study import WHOLE, Claim, Study, hold_folder, open_study
+from textlora.sweepfolder import (
+    BEST,
+    PICTURE,
+    TABLE,
+    SweepOrigin,
+    claim_folder,
+    drop_runs,
+    name_run,
+    write_found,
+)
+from textlora.training import Timetable, train_steps
+from textlora.trials import (
+    TRAINED,
+    Sweep,
+    Trial,
+    compute_margin,
+    format_figure,
+    format_setting,
+    rank_trials,
+)
+
+_WAIT_S = 0.5  # between two looks at what another process still trains
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What all trials of this process share."""
+
+    recipe: Recipe
+    texts: LabelledTexts
+    folder: Path
+    study: Study
+    judge: Judge
+    num_trials: int
+    report: Reporter
+    stop: StopRequest
+
+
+class _HopelessError(Exception):
+    """A trial that is worse than others at the same point."""
+
+
+def run_sweep(
+    recipe: Recipe,
+    texts: LabelledTexts,
+    space: Space,
+    folder: Path,
+    *,
+    budget: str | None,
+    num_trials: int,
+    report: Reporter,
+) -> Sweep:
+    """Train until the study of `folder` has `num_trials` trained trials, by whatever process.
+
+    Trials over the budget are not trained and do not count. The first trial is the recipe itself
+    where the space has it. A stopped trial goes on from its newest checkpoint.
+
+    Raises:  SettingsError if the folder holds another sweep or nothing fits the budget;
+    Interrupted, Terminated or UnfinishedError where the same command goes on.
+    """
+    judge = Judge(recipe, texts.labels, budget)
+    judge.check_space(space)
+    weights = encoder.compute_weights_fingerprint(encoder.locate_encoder(recipe.model).folder)
+    claim_folder(folder, SweepOrigin(recipe, space, budget, texts.fingerprint, weights))
+    metric, seed = recipe.training.best_metric, recipe.training.seed
+    with (
+        StopRequest() as stop,
+        share_prefixes(),
+        open_study(folder, space, metric, seed) as study,
+    ):
+        search = _Search(recipe, texts, folder, study, judge, num_trials, report, stop)
+        with hold_folder(folder):
+            study.enqueue(space.find_start(recipe))
+            _write(search)
+        try:
+            _train_trials(search)
+        except Interrupted as error:
+            raise type(error)(
+                f"{folder}: stopped, {_count(study)} of {num_trials} trials are done and the "
+                "one that was stopped is saved; run the same command again to continue"
+            ) from None
+        return _conclude(search)
+
+
+def _train_trials(search: _Search) -> None:
+    """Claim and train until there are enough; the last ones of other processes are waited for."""
+    study, report, waiting = search.study, search.report, False
+    done = _count(study)
+    with report.track("trials", search.num_trials, done) as bar:
+        while True:
+            search.stop.check()
+            claim = study.claim(search.num_trials, search.judge.judge)
+            if claim is not None:
+                _train_trial(search, claim, bar)
+                with hold_folder(search.folder):
+                    _write(search)
+            before, done = done, _count(study)
+            bar.advance(done - before)
+            if claim is None and done >= search.num_trials:
+                return
+            if claim is None:
+                if not waiting:
+                    report.say("waiting for the trials of another process")
+                waiting = True
+                time.sleep(_WAIT_S)
+
+
+def _train_trial(search: _Search, claim: Claim, bar: Tracker) -> None:
+    study, number = search.study, claim.number
+    settings = ", ".join(f"{k} {format_setting(v)}" for k, v in claim.settings.items())
+    search.report.say(f"trial {number}: {settings}; {claim.parameters:,} parameters")
+    recipe = change_recipe(search.recipe, claim.settings, f"trial {number}")
+    num_batches = math.ceil(len(search.texts.train.texts) / recipe.training.batch_size)
+    total_steps = Timetable(recipe, num_batches).total_steps
+    start = time.perf_counter() - claim.seconds
+
+    def follow(record: StepRecord) -> None:
+        bar.advance(0, f"trial {number}: {record.step / total_steps:.0%}")
+        share = round(WHOLE * record.step / total_steps)
+        seconds = time.perf_counter() - start
+        if record.validation and study.report(share, record.validation, seconds):
+            raise _HopelessError(f"below the median after {record.step / total_steps:.0%}")
+
+    try:
+        learner = prepare_learner(recipe, search.texts)
+        search.stop.check()  # a signal that came while the encoder was loaded
+        run = name_run(search.folder, number)
+        state = train_steps(learner, run, "auto", Reporter(quiet=True), follow)
+    except _HopelessError as error:
+        study.drop("pruned", f"{error}")
+    except DivergedError as error:
+        study.drop("diverged", f"{error}")
+    else:
+        value = -state.best_value if study.smaller_is_better else state.best_value
+        if math.isfinite(value):
+            study.finish(value, time.perf_counter() - start)
+        else:
+            study.drop("diverged", f"{study.metric} became {value}")
+    search.report.say(f"trial {number}: {_describe(study.list_trials()[number], study.metric)}")
+
+
+def _describe(trial: Trial, metric: Metric) -> str:
+    figure = "" if trial.value is None else f"{metric} {format_figure(trial.value, metric)}, "
+    reason = f" ({trial.reason})" if trial.reason else ""
+    return f"{figure}{trial.seconds:.0f} s, {trial.outcome}{reason}"
+
+
+def _count(study: Study) -> int:
+    return sum(trial.outcome in TRAINED for trial in study.list_trials())
+
+
+def _write(search: _Search) -> None:
+    """Bring the files up to date, so that a sweep that is ended early has its best recipe."""
+    trials = search.study.list_trials()
+    ranked = rank_trials(trials, smaller_is_better=search.study.smaller_is_better)
+    best = ranked[0] if ranked else None
+    recipe = change_recipe(search.recipe, best.settings if best else {}, "best trial")
+    write_found(search.folder, trials, best, recipe)
+    drop_runs(search.folder, [t.number for t in trials if t.outcome == "unfinished"])
+
+
+def _conclude(search: _Search) -> Sweep:
+    study, folder = search.study, search.folder
+    trials = study.list_trials()
+    ranked = rank_trials(trials, smaller_is_better=study.smaller_is_better)
+    if not ranked:
+        raise TextloraError(
+            f"{folder}: none of {len(trials)} trials was finished, the last one: "
+            f"{trials[-1].reason}; narrow --space, learning rates first"
+        )
+    margin = compute_margin(ranked, len(search.texts.validation.texts))
+    with hold_folder(folder):
+        picture = save_figure(draw_pareto(trials, margin), folder / PICTURE)
+    return Sweep(
+        folder=folder,
+        metric=study.metric,
+        trials=tuple(trials),
+        ranked=tuple(ranked),
+        margin=margin,
+        verdict=margin.describe(),
+        recipe=folder / BEST,
+        table=folder / TABLE,
+        picture=picture,
+    )
