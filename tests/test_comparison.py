@@ -10,6 +10,7 @@ from textlora.errors import ModelError
 from textlora.pipeline import fit_run
 from textlora.predictor import Predictor
 from textlora.progress import Reporter
+from textlora.provenance import read_training
 from textlora.settings import DataSettings
 
 
@@ -38,6 +39,7 @@ def test_a_classifier_beside_a_copy_of_itself_shows_no_difference(tiny_run, sett
     assert found.agreement == 1.0
     assert found.verdict.startswith("no difference shown (+0.0 points")
     assert found.only_first == found.only_second == ()
+    assert found.first.training_seconds == read_training(tiny_run).seconds > 0.0
 
 
 def test_labels_are_matched_by_name_and_figures_add_up(tiny_run, weak_run, settings):

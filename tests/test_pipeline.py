@@ -10,7 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from textlora.batching import tokenize
 from textlora.data import load_labelled_texts
+from textlora.encoder import build_skeleton
 from textlora.errors import ModelError
+from textlora.footprint import compute_adapter_bytes
 from textlora.pipeline import copy_pictures, fit_run, train_run
 from textlora.predictor import Predictor
 from textlora.progress import Reporter
@@ -29,6 +31,9 @@ def fit(folder, data_folder, run, *changes):
     probes = texts.validation.texts
     tokens = tokenize(learner.tokenizer, probes, learner.max_length)
     logits = compute_logits(learner.engine, tokens)
+    skeleton = build_skeleton(learner.model.config, recipe.model.head)
+    written = (run / "adapter" / "adapter_model.safetensors").stat().st_size
+    assert compute_adapter_bytes(skeleton, learner.plan) == written
     return probes, logits
 
 

@@ -11,7 +11,8 @@ from textlora.errors import ModelError, SettingsError
 from textlora.evaluation import read_evaluations
 from textlora.predictor import Predictor
 from textlora.progress import Reporter
-from textlora.repeats import read_repeats, train_repeats
+from textlora.repeats import train_repeats
+from textlora.seeds import read_repeats
 
 
 class Messages(Reporter):

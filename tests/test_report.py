@@ -9,9 +9,13 @@ import subprocess
 import pytest
 
 from textlora.answers import read_answers
+from textlora.datacheck import DataCheck, Finding, SplitFacts
 from textlora.errors import ModelError, TextloraError
 from textlora.evaluation import read_evaluations
+from textlora.provenance import read_training, write_data_check
 from textlora.report import write_report
+from textlora.seeds import Repeats, write_repeats
+from textlora.significance import compute_spread
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
@@ -89,6 +93,7 @@ def test_the_browser_has_no_complaint(run):
 @pytest.mark.parametrize("label", HOSTILE[:4])
 def test_hostile_texts_and_labels_are_shown_and_run_nothing(run, label):
     spoil(run, HOSTILE, label)
+    add_check(run, example=label)
     path = write_report([run], "test", run / "report.html")
     script = "document.body.dataset.texts = document.querySelector('.mistakes tbody').textContent"
     dom, console = open_page(path, script)
@@ -124,6 +129,8 @@ def test_search_and_filters_leave_the_rows_that_fit(run):
 @needs_browser
 def test_a_narrow_screen_scrolls_tables_and_not_the_page(run):
     spoil(run, HOSTILE, "a long label with many words and averyveryverylongwordinside")
+    add_check(run, example="w" * 300)
+    add_seeds(run, [0.90, 0.92, 0.94])
     path = write_report([run], "test", run / "report.html")
     script = (
         "document.body.style.width = '390px'; document.body.style.maxWidth = '390px';"
@@ -141,6 +148,76 @@ def test_several_runs_stand_side_by_side_with_a_paired_test(run, tiny_run, tmp_p
     spoil(run, ["another text"])
     page = write_report([tiny_run, run], "test", tmp_path / "two.html").read_text()
     assert "measured on other texts" in page
+
+
+def add_check(run, *, example="train.csv:7: [sport] a text"):
+    facts = (SplitFacts("train", 240, {"sport": 200, "money": 40}, None),)
+    finding = Finding("warning", "train", "texts of one word", 12, "check the column", (example,))
+    write_data_check(run, DataCheck("tickets.csv", facts, (finding,)))
+
+
+def add_seeds(run, accuracies):
+    values = {"accuracy": compute_spread(accuracies), "loss": compute_spread([0.5, 0.4, 0.6])}
+    write_repeats(run, Repeats(("seed-1", "seed-2", "seed-3"), (1, 2, 3), "seed-1",
+                               {"test": values}))  # fmt: skip
+
+
+def test_data_machine_and_cost_are_those_stored(run):
+    add_check(run)
+    page = write_report([run], "test", run / "report.html").read_text()
+    record = read_training(run)
+    torch = f"torch {record.environment.packages['torch']},"
+    for words in (
+        "240 rows of train", "200 (83.3 %)", "texts of one word: <b>12</b>; check the column",
+        "train.csv:7: [sport] a text", html.escape(record.environment.processor), torch,
+        f"threads: {record.environment.num_threads}", record.number_format,
+        f"{record.texts:,}, {record.texts_per_s:,.1f} a second",
+        f"{record.peak_bytes / 1e9:.2f} GB",
+    ):  # fmt: skip
+        assert words in page, words
+
+
+def test_a_run_that_does_not_say_where_it_comes_from_is_reported(run):
+    (run / "training.json").unlink()
+    page = write_report([run], "test", run / "report.html").read_text()
+    assert "What its data was like is not stored" in page
+    assert "Time and machine of its training are not stored" in page
+    assert "Over" not in re.findall(r"<h2>(\w+)", page)
+
+
+def test_seeds_are_told_with_mean_spread_and_interval(run):
+    add_seeds(run, [0.90, 0.92, 0.94])
+    page = write_report([run], "test", run / "report.html").read_text()
+    spread = compute_spread([0.90, 0.92, 0.94])
+    assert "Over 3 seeds the mean is 92.0 %" in page
+    low, high = 100 * spread.interval.low, 100 * spread.interval.high
+    assert 0.0 < low < high < 100.0
+    assert f"<td>92.00 %</td><td>{low:.2f} % to {high:.2f} %</td><td>2.00 %</td>" in page
+    assert page.index("Over 3 seeds the mean") < page.index("<h2>Classes</h2>")
+    add_seeds(run, [0.1, 0.9, 0.5])
+    page = write_report([run], "test", run / "report.html").read_text()
+    assert "<td>0.00 % to 100.00 %</td>" in page
+
+
+def test_what_seeds_can_explain_is_not_called_better(run, tiny_run, tmp_path):
+    """The same answers that are worse by a paired test, where seeds spread widely."""
+    spoil(run, [text.text for text in read_answers(tiny_run, "test")][:25])
+    other = tmp_path / "other"
+    shutil.copytree(tiny_run, other)
+    add_seeds(other, [0.95, 0.75, 0.85])
+    add_seeds(run, [0.90, 0.60, 0.80])
+
+    def compare():
+        page = write_report([other, run], "test", tmp_path / "two.html").read_text()
+        return page[page.index("Side by side") : page.index("</table>")]
+
+    assert "no difference shown" in compare()
+    assert "worse" not in compare()
+    assert "better" not in compare()
+    add_seeds(other, [0.95, 0.96, 0.95])
+    add_seeds(run, [0.60, 0.61, 0.60])
+    assert "worse by" in compare()
+    assert "60.33 % ± 0.58" in compare()
 
 
 def test_what_cannot_be_reported_is_one_line(run, tmp_path):

@@ -5,10 +5,10 @@ from sklearn.metrics import confusion_matrix, f1_score
 
 from textlora.significance import (
     compare_answers,
+    compare_repeats,
     compute_f1_intervals,
     compute_set_f1_intervals,
     compute_spread,
-    describe_repeats,
 )
 
 
@@ -86,11 +86,22 @@ def test_a_spread_is_that_of_student():
 
 
 def test_a_difference_within_the_spread_of_seeds_is_no_improvement():
-    words = describe_repeats([0.912, 0.905, 0.918], [0.908, 0.911, 0.902])
+    words = compare_repeats([0.912, 0.905, 0.918], [0.908, 0.911, 0.902]).describe()
     assert words.startswith("no difference shown (+0.5 points; seeds spread by 0.7)")
-    assert describe_repeats([0.95, 0.951, 0.949], [0.90, 0.901, 0.902]).startswith("better by 4.9")
-    assert describe_repeats([0.90, 0.901, 0.902], [0.95, 0.951, 0.949]).startswith("worse by 4.9")
-    assert describe_repeats([1.0, 1.0], [1.0, 1.0]) == "+0.0 points, the same in every repeat"
+    assert (
+        compare_repeats([0.95, 0.951, 0.949], [0.90, 0.901, 0.902])
+        .describe()
+        .startswith("better by 4.9")
+    )
+    assert (
+        compare_repeats([0.90, 0.901, 0.902], [0.95, 0.951, 0.949])
+        .describe()
+        .startswith("worse by 4.9")
+    )
+    assert (
+        compare_repeats([1.0, 1.0], [1.0, 1.0]).describe()
+        == "+0.0 points, the same in every repeat"
+    )
 
 
 def test_f1_intervals_of_sets_of_one_are_those_of_single_labels():

@@ -109,7 +109,7 @@ def plan_adapter(
 
     Raises:  SettingsError for a layer or matrix that the model does not have; it lists what exists.
     """
-    found = _find_matrices(model, settings)
+    found = find_matrices(model, settings)
     wanted = _select(found, settings.targets)
     modules = _find_trained_modules(model, set(new_parameters))
     # A layer that the checkpoint lacks is trained whole; an adapter inside it would add nothing.
@@ -205,7 +205,7 @@ def _cast_inputs(_module: nn.Module, inputs: tuple[object, ...]) -> tuple[object
     )
 
 
-def _find_matrices(model: nn.Module, settings: AdapterSettings) -> list[PlannedMatrix]:
+def find_matrices(model: nn.Module, settings: AdapterSettings) -> list[PlannedMatrix]:
     """Every linear layer that a term names, in the model's order."""
     found = []
     for name, module in model.named_modules():

@@ -171,13 +171,27 @@ def compute_padded_share(
     """Share of the computed tokens that belong to no text, 0..1, in packed or padded batches."""
     real = computed = 0
     for batch in batches:
-        tokens = int(lengths[batch].sum())
-        real += tokens
-        if packed:
-            computed += _round_up(tokens + 1, _ROW_MULTIPLE)
-        else:
-            computed += len(batch) * _round_up(int(lengths[batch].max()), _LENGTH_MULTIPLE)
+        real += int(lengths[batch].sum())
+        computed += count_rows(lengths[batch], packed=packed).rows
     return 1.0 - real / computed
+
+
+@dataclass(frozen=True)
+class BatchRows:
+    """Rows that a batch is computed in; `places` of them in attention, texts of one `width`."""
+
+    rows: int
+    places: int
+    width: int
+
+
+def count_rows(lengths: npt.NDArray[np.int64], *, packed: bool) -> BatchRows:
+    """Rows of a batch of texts, packed or padded. Shapes: lengths (texts,), at least one."""
+    longest = int(lengths.max())
+    width = _round_up(longest, _WIDTH_MULTIPLE if packed else _LENGTH_MULTIPLE)
+    places = len(lengths) * width
+    rows = _round_up(int(lengths.sum()) + 1, _ROW_MULTIPLE) if packed else places
+    return BatchRows(rows, places, width)
 
 
 def split_by_tokens(

@@ -13,7 +13,7 @@ Data order, dropout masks, schedules are functions of seed and step, so no rando
 import json
 import re
 import shutil
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,23 @@ _FORMAT = 2
 _FREE = {"training.keep_checkpoints", "training.checkpoint_minutes", "training.prefix_cache_gb"}
 
 
+@dataclass(frozen=True)
+class Effort:
+    """What the steps up to a checkpoint took; what a kill threw away is not in it.
+
+    Units:   seconds of steps, evaluations and checkpoints; peak_bytes of the process or the GPU.
+    """
+
+    seconds: float = 0.0
+    peak_bytes: int = 0
+
+
 @dataclass
 class TrainingState:
-    """Where a run stands between two steps. `best_value` is the metric, larger is better."""
+    """Where a run stands between two steps. `best_value` is the metric, larger is better.
+
+    Two runs of one recipe go through equal states; what they took is no part of that.
+    """
 
     step: int = 0  # optimizer steps done
     recorded_step: int = 0  # the last one that is in the history, evaluated if it had to be
@@ -54,6 +68,7 @@ class TrainingState:
     stale_evaluations: int = 0  # evaluations since the best one
     loss_total: float = 0.0  # summed over the texts since the last record
     loss_texts: int = 0
+    effort: Effort = field(default=Effort(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -84,6 +99,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, origin: Origin) -> None:
     Raises:  UnfinishedError if it cannot be written; older checkpoints are then untouched.
     """
     state = asdict(checkpoint.state)
+    effort = state.pop("effort")  # stored apart, so that equal states are equal bytes
     state["best_value"] = None if checkpoint.state.best_step == 0 else state["best_value"]
     about = {
         "format": _FORMAT,
@@ -91,6 +107,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, origin: Origin) -> None:
         "recipe": origin.recipe.model_dump(mode="json"),
         "data": origin.data,
         "encoder": origin.encoder,
+        "effort": effort,
     }
     final = _name(run, checkpoint.state.step)
     try:
@@ -187,8 +204,10 @@ def _read(
         if values["format"] != _FORMAT:
             raise _DamageError(f"{folder}: was written by another version of textlora")
         _check_same(run, values, origin)
-        known = {field.name for field in fields(TrainingState)}
-        state = TrainingState(**{name: values["state"][name] for name in known})
+        known = {item.name for item in fields(TrainingState)} - {"effort"}
+        # Checkpoints of earlier versions do not say what they took: it is counted from here on.
+        effort = Effort(**values.get("effort", {}))
+        state = TrainingState(**{name: values["state"][name] for name in known}, effort=effort)
         history = (folder / HISTORY).read_bytes()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _DamageError(f"{folder}: {_STATE} is damaged ({error!r:.100})") from None

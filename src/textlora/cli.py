@@ -21,9 +21,10 @@ from textlora.progress import Reporter
 from textlora.settings import BackendName, Recipe, list_recipes, load_recipe
 
 if TYPE_CHECKING:
+    from textlora.data import LabelledTexts
     from textlora.pipeline import TrainedRun
     from textlora.predictor import Predictor
-    from textlora.repeats import Repeats
+    from textlora.seeds import Repeats
 
 app = typer.Typer(
     name="textlora",
@@ -96,28 +97,34 @@ def demo(
 def plan(
     recipe: RecipeOption = "reference",
     model: ModelOption = None,
-    num_labels: Annotated[int, typer.Option(min=2, help="Number of labels.")] = 4,
+    num_labels: Annotated[int, typer.Option(min=2, help="Number of labels, without --data.")] = 4,
+    data: DataOption = None,
     budget: BudgetOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what would be trained, counted exactly, without building the model."""
+    """Show what would be trained, counted exactly, and what it costs here; builds no model."""
     from textlora.budget import fit_budget, plan_recipe
+    from textlora.cost import plan_cost
 
-    resolved = _load(recipe, settings, model__name=model)
-    labels = tuple(f"label {index}" for index in range(num_labels))
+    resolved = _load(recipe, settings, model__name=model, data__source=data)
+    texts = None if data is None else _read_texts(resolved)
+    labels = texts.labels if texts else tuple(f"label {index}" for index in range(num_labels))
     fitted = None if budget is None else fit_budget(resolved, labels, budget)
     planned = plan_recipe(resolved, labels) if fitted is None else fitted.plan
+    cost = plan_cost(resolved if fitted is None else fitted.recipe, planned, labels, texts)
     if as_json:
         totals = {"trainable": planned.trainable, "trainable_share": planned.trainable_share}
         limits = {} if fitted is None else {"budget": fitted.budget, "smallest": fitted.smallest}
-        _print_json({"model": resolved.model.name, **asdict(planned), **totals, **limits})
+        costs = {"cost": asdict(cost)}
+        _print_json({"model": resolved.model.name, **asdict(planned), **totals, **limits, **costs})
         return
     from textlora import console
 
     console.show_plan(planned, resolved.model.name)
     if fitted is not None:
         console.show_budget(fitted)
+    console.show_cost(cost)
 
 
 @app.command()
@@ -239,7 +246,8 @@ def train(
     report = Reporter(quiet=as_json)
     parts = read_splits(resolved.data)
     texts = load_labelled_texts(resolved.data, parts)
-    for line in check_splits(resolved.data.source, parts, resolved.model.max_length).summarize():
+    checked = check_splits(resolved.data.source, parts, resolved.model.max_length)
+    for line in checked.summarize():
         report.say(line)
     if budget is not None:
         from textlora.budget import fit_budget
@@ -250,13 +258,22 @@ def train(
 
         _show_repeats(
             train_repeats(
-                resolved, texts, out, seeds, resume=resume, report=report, track=track or ()
-            ),
+                resolved,
+                texts,
+                out,
+                seeds,
+                resume=resume,
+                report=report,
+                track=track or (),
+                check=checked,
+            ),  # fmt: skip
             out,
             as_json,
         )
         return
-    result = train_run(resolved, texts, out, resume=resume, report=report, track=track or ())
+    result = train_run(
+        resolved, texts, out, resume=resume, report=report, track=track or (), check=checked
+    )
     if pictures is not None:
         copy_pictures(result.pictures, pictures)
     if as_json:
@@ -524,6 +541,12 @@ def doctor(as_json: JsonOption = False) -> None:
         print(f"{package:<15} {version}")
     print(f"embedded:minilm  {found.embedded_model}")
     print(f"cached models    {', '.join(found.cached_models) or 'none'}")
+
+
+def _read_texts(recipe: Recipe) -> "LabelledTexts":
+    from textlora.data import load_labelled_texts
+
+    return load_labelled_texts(recipe.data)
 
 
 def _find_confidence(run: Path, least: float, precision: float | None, report: Reporter) -> float:

@@ -11,10 +11,11 @@ from textlora.assessment import load_examples
 from textlora.errors import ModelError
 from textlora.metrics import Interval
 from textlora.predictor import Predictor
-from textlora.repeats import read_repeats
+from textlora.provenance import read_training
 from textlora.rundir import ADAPTER, find_classifier, read_manifest
+from textlora.seeds import compare_seeds
 from textlora.settings import DataSettings
-from textlora.significance import Paired, compare_answers, describe_repeats
+from textlora.significance import Paired, compare_answers
 from textlora.tasks import MultiLabel
 
 _MAX_EXAMPLES = 20  # of each kind of flip
@@ -22,7 +23,11 @@ _MAX_EXAMPLES = 20  # of each kind of flip
 
 @dataclass(frozen=True)
 class Contender:
-    """One of the two: its score, and what it costs. `adapter_bytes` is what has to be kept."""
+    """One of the two: its score, and what it costs. `adapter_bytes` is what has to be kept.
+
+    `seconds` are those of its answers here, `training_seconds` those that it was trained in; None
+    where the run does not say.
+    """
 
     run: str
     base: str
@@ -33,6 +38,7 @@ class Contender:
     total_parameters: int
     adapter_bytes: int
     seconds: float
+    training_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -116,13 +122,10 @@ def _compare_repeats(
     first: Path, second: Path, settings: DataSettings, one: Predictor, split: str
 ) -> str | None:
     """Only of the data that both were trained on: their figures are about that."""
-    repeats = [read_repeats(run) for run in (first, second)]
-    manifests = [read_manifest(run) for run in (first, second)]
-    same = manifests[0].data_fingerprint == manifests[1].data_fingerprint
-    if None in repeats or not same or settings.source != one.recipe.data.source:
+    if settings.source != one.recipe.data.source:
         return None
-    accuracies = [r.splits[split]["accuracy"].values for r in repeats if r and split in r.splits]
-    return describe_repeats(*accuracies) if len(accuracies) == 2 else None
+    found = compare_seeds(first, second, split)
+    return None if found is None else found.describe()
 
 
 def compare_contenders(
@@ -151,6 +154,7 @@ def _describe(run: Path, answers: Answers) -> Contender:
     label_ids = answers.examples.label_ids
     scores = answers.task.score(label_ids, answers.probabilities, answers.labels)
     folder = find_classifier(run) / ADAPTER
+    training = read_training(run)
     return Contender(
         run=str(run),
         base=manifest.base.name,
@@ -161,6 +165,7 @@ def _describe(run: Path, answers: Answers) -> Contender:
         total_parameters=manifest.total_parameters,
         adapter_bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
         seconds=answers.seconds,
+        training_seconds=None if training is None else training.seconds,
     )
 
 

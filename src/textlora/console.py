@@ -13,15 +13,17 @@ from textlora.adapters import AdapterPlan
 from textlora.answers import list_mistakes
 from textlora.assessment import Assessment
 from textlora.budget import BudgetedPlan
+from textlora.circumstances import format_seconds
 from textlora.comparison import Comparison
 from textlora.corrections import DoubtfulLabel
+from textlora.cost import Cost
 from textlora.datacheck import DataCheck
 from textlora.datafix import REMOVED, SplitFix
 from textlora.evaluation import AnyEvaluation, Evaluation, SetEvaluation
 from textlora.explanation import Explanation
 from textlora.metrics import ClassScores
 from textlora.predictor import Answer, Prediction
-from textlora.repeats import Repeats
+from textlora.seeds import Repeats
 from textlora.setmetrics import SetScores
 from textlora.trials import Sweep, format_figure, format_setting
 
@@ -63,6 +65,21 @@ def show_budget(fitted: BudgetedPlan) -> None:
     print_line(
         f"a linear head over {_POOLED[recipe.model.head]}; rank {recipe.adapter.rank} in {targets};"
         f" the adapter takes {plan.trainable * 4 / 1e6:.1f} MB"
+    )
+
+
+def show_cost(cost: Cost) -> None:
+    """Print what a plan costs here, and which texts that is said for."""
+    print_line(
+        f"cost here ({cost.num_threads} threads, {cost.number_format}): "
+        f"adapter {cost.adapter_bytes / 1e6:.2f} MB, memory about {cost.memory_bytes / 1e9:.1f} GB,"
+        f" about {format_seconds(cost.epoch_seconds)} an epoch, "
+        f"{format_seconds(cost.seconds)} in all"
+    )
+    kind = f" by the tokenizer of {cost.tokenizer}" if cost.tokenizer else "; --data counts yours"
+    print_line(
+        f"for {cost.num_texts:,} training and {cost.num_validation:,} validation texts of "
+        f"{cost.mean_tokens:.0f} tokens{kind}"
     )
 
 
@@ -192,12 +209,23 @@ def show_comparison(comparison: Comparison, examples: int) -> None:
     """Print both scores and costs, the paired test, and where the two differ."""
     first, second = comparison.first, comparison.second
     print_line(f"{comparison.split}: {comparison.num_texts:,} texts of {comparison.source}")
-    columns = ("", "run", "accuracy", "95 % interval", "macro F1", "trained", "adapter", "texts/s")
-    table = _make_table(columns, right={2, 4, 5, 6, 7})
+    columns = (
+        "",
+        "run",
+        "accuracy",
+        "95 % interval",
+        "macro F1",
+        "trained",
+        "adapter",
+        "training",
+        "texts/s",
+    )
+    table = _make_table(columns, right={2, 4, 5, 6, 7, 8})
     for name, item in (("A", first), ("B", second)):
         interval = f"{item.accuracy_interval.low:.2%} to {item.accuracy_interval.high:.2%}"
         figures = (f"{item.accuracy:.2%}", interval, f"{item.f1_macro:.2%}")
-        cost = (f"{item.trainable_parameters:,}", f"{item.adapter_bytes / 1e6:.1f} MB")
+        took = "" if item.training_seconds is None else f"{item.training_seconds:,.0f} s"
+        cost = (f"{item.trainable_parameters:,}", f"{item.adapter_bytes / 1e6:.1f} MB", took)
         rate = f"{comparison.num_texts / item.seconds:,.0f}"
         table.add_row(name, Text(item.run), *figures, *cost, rate)
     show(table)

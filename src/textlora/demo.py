@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from textlora.data import load_labelled_texts
+from textlora.datacheck import check_splits
 from textlora.filepredict import predict_files
 from textlora.files import MANIFEST
 from textlora.pipeline import TrainedRun, train_run
 from textlora.predictor import Predictor
 from textlora.progress import Reporter
 from textlora.settings import load_recipe
+from textlora.sources import read_splits
 from textlora.tables import read_rows
 from textlora.training import Resume
 
@@ -36,10 +38,12 @@ class DemoResult:
 def run_demo(folder: Path, report: Reporter) -> DemoResult:
     """Train the quickstart recipe into `folder` and classify a small file."""
     recipe = load_recipe("quickstart")
-    texts = load_labelled_texts(recipe.data)
+    parts = read_splits(recipe.data)
+    texts = load_labelled_texts(recipe.data, parts)
+    check = check_splits(recipe.data.source, parts, recipe.model.max_length)
     # A demo that was stopped goes on; one that was finished is shown anew.
     resume: Resume = "never" if (folder / MANIFEST).exists() else "auto"
-    trained = train_run(recipe, texts, folder, resume=resume, report=report)
+    trained = train_run(recipe, texts, folder, resume=resume, report=report, check=check)
     source, output = folder / "example_input.csv", folder / "example_output.csv"
     with source.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([["text"], *([text] for text in EXAMPLES)])

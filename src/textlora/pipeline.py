@@ -1,5 +1,6 @@
 """From a recipe to a finished, verified and evaluated run folder: what `train` and the API do."""
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,15 +15,20 @@ from textlora import rundir, training
 from textlora.assessment import assess_run, save_assessments
 from textlora.batching import compute_epoch_batches, compute_padded_share, tokenize
 from textlora.checkpoints import TrainingState
+from textlora.circumstances import format_seconds
+from textlora.cost import Texts, estimate_cost
 from textlora.data import LabelledTexts
+from textlora.datacheck import DataCheck
 from textlora.errors import TextloraError, UnfinishedError
 from textlora.evaluation import AnyEvaluation
 from textlora.files import lock_folder
 from textlora.history import ValidationRecord, read_history
 from textlora.learner import Learner, prepare_learner
 from textlora.progress import Reporter
+from textlora.provenance import TrainingRecord, write_data_check, write_training
 from textlora.report import REPORT, write_report
 from textlora.rundir import FORMAT_VERSION, Manifest, TrainedModel
+from textlora.runtime import describe_environment
 from textlora.settings import Recipe
 from textlora.torchbackend import compute_logits
 from textlora.tracking import open_tracking
@@ -45,6 +51,7 @@ class TrainedRun:
     trainable_parameters: int
     total_parameters: int
     seconds: float
+    training: TrainingRecord
     reload_difference: float  # largest difference of a logit after saving and loading
 
 
@@ -56,8 +63,11 @@ def train_run(
     resume: Resume,
     report: Reporter,
     track: Sequence[str] = (),
+    check: DataCheck | None = None,
 ) -> TrainedRun:
     """Train, save, verify in a fresh process, evaluate, draw; trackers are told on the way.
+
+    `check` says what was found in the data; it is kept in the run and told about in its report.
 
     Raises:  TextloraError or one of its kinds; the run then has no manifest, or its old one.
     """
@@ -70,6 +80,8 @@ def train_run(
         fitted = _find_fitted(run, state.best_step)
         report.say("saving; a fresh process loads it and must give the same answers")
         difference = _save(learner, run, fitted, partial(_verify, learner, texts, run))
+        record = _describe_training(learner, state)
+        _save_provenance(run, record, check)
         assessments = assess_run(run, texts)
         pictures = save_assessments(run, assessments, read_history(run))
         page = write_report([run], assessments[-1].evaluation.split, run / REPORT)
@@ -85,6 +97,7 @@ def train_run(
         trainable_parameters=learner.plan.trainable,
         total_parameters=learner.plan.total,
         seconds=time.perf_counter() - start,
+        training=record,
         reload_difference=difference,
     )
 
@@ -99,6 +112,7 @@ def fit_run(
     with _lock(run):
         learner, state = _fit(recipe, texts, run, resume, report)
         _save(learner, run, _find_fitted(run, state.best_step))
+        _save_provenance(run, _describe_training(learner, state), None)
     return learner, state
 
 
@@ -180,6 +194,30 @@ def _save(
         ) from None
 
 
+def _describe_training(learner: Learner, state: TrainingState) -> TrainingRecord:
+    count, size = len(learner.train), learner.recipe.training.batch_size
+    epochs, rest = divmod(state.step, math.ceil(count / size))
+    return TrainingRecord(
+        environment=describe_environment(),
+        number_format=f"{learner.engine.dtype}".removeprefix("torch."),
+        epochs=state.step / math.ceil(count / size),
+        texts=epochs * count + rest * size,  # the last batch of an epoch alone may be smaller
+        seconds=state.effort.seconds,
+        peak_bytes=state.effort.peak_bytes,
+    )
+
+
+def _save_provenance(run: Path, record: TrainingRecord, check: DataCheck | None) -> None:
+    try:
+        write_training(run, record)
+        write_data_check(run, check)
+    except OSError as error:
+        raise UnfinishedError(
+            f"{run}: cannot be written ({error.strerror or error}); make room and run the same "
+            "command again"
+        ) from None
+
+
 def _find_fitted(run: Path, best_step: int) -> ValidationRecord | None:
     """What was fitted on validation for the best checkpoint."""
     records = [record.validation for record in read_history(run) if record.step == best_step]
@@ -206,3 +244,9 @@ def _say_plan(learner: Learner, report: Reporter) -> None:
     cut = int(train.truncated.sum() + validation.truncated.sum())
     if cut:
         report.say(f"{cut:,} texts are longer than {learner.max_length} tokens and were cut")
+    known = Texts(train.lengths, len(train), len(validation), learner.recipe.model.name)
+    cost = estimate_cost(learner.recipe, plan, learner.model.config, known)
+    report.say(
+        f"about {format_seconds(cost.epoch_seconds)} an epoch here, "
+        f"{format_seconds(cost.seconds)} from the first step to the last"
+    )

@@ -6,6 +6,7 @@ of the cache folder, in the number format of the model, and goes when training e
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from textlora.batching import Batch, TokenizedTexts, make_batch, split_by_tokens
 from textlora.engine import Engine
 from textlora.files import drop_stale, find_cache_folder
 from textlora.progress import Reporter
+from textlora.settings import Recipe
 
 _KEPT_DAYS = 1  # of what a killed run left behind
 _shared: ContextVar[set[Path] | None] = ContextVar("shared", default=None)
@@ -43,6 +45,14 @@ class Prefix:
         parts = [self.rows[self.offsets[i] : self.offsets[i + 1]] for i in indices]
         rest = self.rows.new_zeros(len(batch.token_ids) - batch.num_tokens, self.rows.shape[1])
         return torch.cat([*parts, rest]).to(batch.token_ids.device)
+
+
+def is_reread(recipe: Recipe, steps_per_epoch: int) -> bool:
+    """Whether the output of frozen layers is always the same and read in more than one epoch."""
+    settings, dropout = recipe.training, recipe.dropout
+    random = dropout.scope == "all" and max(dropout.start, dropout.end) > 0.0
+    total_steps = math.ceil(settings.epochs * steps_per_epoch)
+    return not random and total_steps > steps_per_epoch and settings.prefix_cache_gb > 0.0
 
 
 @contextmanager

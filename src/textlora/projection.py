@@ -27,13 +27,10 @@ class Projection:
         if not self._is_adapted:
             return linear(inputs, self._layer.weight, self._layer.bias)
         base, a, b = self._layer.base_layer, self._layer.lora_A, self._layer.lora_B
-        apply: Any = _AdaptedLinear.apply
-        return apply(
+        return apply_adapted(
             inputs,
-            base.weight,
-            base.bias,
-            a["default"].weight,
-            b["default"].weight,
+            (base.weight, base.bias),
+            (a["default"].weight, b["default"].weight),
             float(self._layer.scaling["default"]),
             self._find_dropout(),
         )
@@ -56,6 +53,23 @@ class Projection:
     def _find_dropout(self) -> float:
         module = self._layer.lora_dropout["default"]
         return float(module.p) if module.training and isinstance(module, nn.Dropout) else 0.0
+
+
+def apply_adapted(
+    inputs: Tensor,
+    base: tuple[Tensor, Tensor | None],
+    factors: tuple[Tensor, Tensor],
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    """A linear layer (weight, bias) with its low-rank update (A, B).
+
+    Shapes:  inputs (tokens, in); weight (out, in); A (rank, in); B (out, rank); returns (tokens,
+    out).
+    """
+    apply: Any = _AdaptedLinear.apply
+    found: Tensor = apply(inputs, *base, *factors, scale, dropout)
+    return found
 
 
 def _can_pack() -> bool:

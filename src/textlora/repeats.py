@@ -5,39 +5,22 @@ RUN/seeds.json                  the figures of all of them
 RUN/                            a copy of the one that is best on validation
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
 from textlora.data import LabelledTexts
-from textlora.errors import ModelError, SettingsError, TextloraError
+from textlora.datacheck import DataCheck
+from textlora.errors import SettingsError, TextloraError
 from textlora.evaluation import AnyEvaluation, read_evaluations
-from textlora.files import MANIFEST, stage_folder, write_atomically, write_file, write_json
+from textlora.files import MANIFEST, stage_folder, write_atomically, write_file
 from textlora.pipeline import train_run
 from textlora.prefix import share_prefixes
 from textlora.progress import Reporter
 from textlora.rundir import CHECKPOINTS, RECIPE, find_classifier, read_manifest
+from textlora.seeds import Repeats, write_repeats
 from textlora.settings import Recipe, load_recipe
 from textlora.significance import Spread, compute_spread
 from textlora.training import Resume
-
-SEEDS = "seeds.json"
-
-
-@dataclass(frozen=True)
-class Repeats:
-    """Figures over repeats. `best` is the run that is best on validation; no test chose it.
-
-    `splits` has split -> figure -> spread: accuracy, macro and weighted F1 (shares), loss (nats).
-    """
-
-    runs: tuple[str, ...]
-    seeds: tuple[int, ...]
-    best: str
-    splits: dict[str, dict[str, Spread]]
 
 
 def train_repeats(
@@ -49,6 +32,7 @@ def train_repeats(
     resume: Resume,
     report: Reporter,
     track: Sequence[str] = (),
+    check: DataCheck | None = None,
 ) -> Repeats:
     """Train with so many seeds, counted from that of the recipe; the split of the data stays.
 
@@ -72,7 +56,7 @@ def train_repeats(
             report.say(f"{folder}: {'is finished' if done else f'seed {seed}'}")
             found[seed] = done or list(
                 train_run(
-                    repeat, texts, folder, resume=resume, report=report, track=track
+                    repeat, texts, folder, resume=resume, report=report, track=track, check=check
                 ).evaluations
             )
     best = max(found, key=lambda seed: _rate(found[seed][0], recipe.training.best_metric))
@@ -84,25 +68,10 @@ def train_repeats(
     )
     try:
         _copy_run(run / repeats.best, run)
-        write_json(run / SEEDS, asdict(repeats))
+        write_repeats(run, repeats)
     except OSError as error:
         raise TextloraError(f"{run}: cannot be written ({error.strerror or error})") from None
     return repeats
-
-
-def read_repeats(run: Path) -> Repeats | None:
-    """The figures of repeats; None for a single run.
-
-    Raises:  ModelError if they are damaged.
-    """
-    path = run / SEEDS
-    if not path.is_file():
-        return None
-    try:
-        return TypeAdapter(Repeats).validate_python(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"{path}: damaged ({reason}); train again with --seeds") from None
 
 
 def _read_finished(

@@ -13,12 +13,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from textlora.answers import StoredAnswer, read_answers
+from textlora.circumstances import (
+    Circumstances,
+    judge_baseline,
+    judge_runs,
+    read_circumstances,
+)
 from textlora.errors import ModelError, TextloraError
 from textlora.evaluation import AnyEvaluation, Evaluation, SetEvaluation, read_evaluations
 from textlora.files import write_atomically
 from textlora.history import StepRecord, read_history
 from textlora.labelsets import split_labels
 from textlora.rundir import ADAPTER, RECIPE, find_classifier, read_manifest
+from textlora.seeds import compare_seeds
 from textlora.settings import DataSettings, load_recipe
 from textlora.significance import compare_answers
 
@@ -81,6 +88,8 @@ class RunView:
     version: str
     adapter_bytes: int
     recipe: str
+    verdicts: tuple[str, ...]  # beside each baseline
+    circumstances: Circumstances
 
     @property
     def has_sets(self) -> bool:
@@ -100,7 +109,12 @@ def write_report(runs: Sequence[Path], split: str, out: Path) -> Path:
     page = _render(
         title=title,
         runs=views,
-        comparisons=[_compare(found, answers[0]) for found in answers] if len(runs) > 1 else [],
+        comparisons=[
+            _compare((run, found), (runs[0], answers[0]), split)
+            for run, found in zip(runs, answers, strict=True)
+        ]
+        if len(runs) > 1
+        else [],
     )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -128,14 +142,14 @@ def _view(run: Path, split: str, answers: list[StoredAnswer]) -> RunView:
         known = ", ".join(found)
         raise ModelError(f"{run}: was not evaluated on {split!r}, only on {known}; name --split")
     evaluation, manifest = found[split], read_manifest(run)
-    folder = find_classifier(run)
+    folder, circumstances = find_classifier(run), read_circumstances(run, split)
     settings = load_recipe(str(folder / RECIPE)).data
     wrong = [item for item in answers if item.label != item.predicted]
     wrong.sort(key=lambda item: -item.confidence)
     return RunView(
         name=str(run),
         evaluation=evaluation,
-        answer=_answer(evaluation),
+        answer=_answer(evaluation, circumstances),
         doubts=_doubt(evaluation),
         reliability=_draw_reliability(evaluation),
         coverage=_draw_coverage(evaluation) if isinstance(evaluation, Evaluation) else None,
@@ -148,10 +162,14 @@ def _view(run: Path, split: str, answers: list[StoredAnswer]) -> RunView:
         version=manifest.textlora_version,
         adapter_bytes=sum(p.stat().st_size for p in (folder / ADAPTER).glob("*.safetensors")),
         recipe=(folder / RECIPE).read_text("utf-8"),
+        verdicts=tuple(
+            judge_baseline(item, circumstances.spreads) for item in evaluation.baselines
+        ),
+        circumstances=circumstances,
     )
 
 
-def _answer(evaluation: AnyEvaluation) -> tuple[str, ...]:
+def _answer(evaluation: AnyEvaluation, known: Circumstances) -> tuple[str, ...]:
     scores = evaluation.scores
     low, high = 100 * scores.accuracy_interval.low, 100 * scores.accuracy_interval.high
     what = "exactly their labels" if isinstance(evaluation, SetEvaluation) else "the right label"
@@ -159,8 +177,16 @@ def _answer(evaluation: AnyEvaluation) -> tuple[str, ...]:
         f"of {scores.num_texts:,} {evaluation.split} texts of {evaluation.source} get "
         f"{what}; with 95 % certainty the true share lies between {low:.1f} and {high:.1f} %."
     ]
+    spread = known.spreads.get("accuracy")
+    if spread is not None:
+        low, high = 100 * spread.interval.low, 100 * spread.interval.high
+        sentences.append(
+            f"Over {len(known.seeds)} seeds the mean is {100 * spread.mean:.1f} % ({low:.1f} to "
+            f"{high:.1f}), and they spread by {100 * spread.deviation:.1f} points."
+        )
     for item in evaluation.baselines[-1:]:
-        sentences.append(f"Beside {item.name} ({100 * item.accuracy:.1f} %): {item.verdict}.")
+        verdict = judge_baseline(item, known.spreads)
+        sentences.append(f"Beside {item.name} ({100 * item.accuracy:.1f} %): {verdict}.")
     return tuple(sentences)
 
 
@@ -184,13 +210,17 @@ def _doubt(evaluation: AnyEvaluation) -> tuple[str, ...]:
     return tuple(doubts)
 
 
-def _compare(ours: list[StoredAnswer], first: list[StoredAnswer]) -> str:
+def _compare(
+    this: tuple[Path, list[StoredAnswer]], other: tuple[Path, list[StoredAnswer]], split: str
+) -> str:
+    ours, first = this[1], other[1]
     if ours is first:
         return ""
     if [item.text for item in ours] != [item.text for item in first]:
         return "measured on other texts"
     right = [np.array([a.label == a.predicted for a in answers]) for answers in (ours, first)]
-    return compare_answers(right[0], right[1]).describe()
+    seeds = compare_seeds(this[0], other[0], split)
+    return judge_runs(compare_answers(right[0], right[1]), seeds)
 
 
 def _show_mistake(item: StoredAnswer, settings: DataSettings) -> Mistake:

@@ -6,7 +6,8 @@
           visualizations/  pictures                     checkpoints/     see `checkpoints`
           backends/        see `backends`               baseline/        see `baselines`
           predictions/     see `answers`               report.html      see `report`
-          tracking/        see `tracking`
+          tracking/        see `tracking`              seeds.json       see `seeds`
+          datacheck.json, training.json                see `provenance`
           manifest.json    what the classifier needs and the SHA-256 of its files, written last
 
 A folder without manifest.json holds no finished classifier. A new classifier is written whole
@@ -50,7 +51,8 @@ VERSION = version("textlora")
 RECIPE, LABELS, ADAPTER, HISTORY = "recipe.toml", "labels.json", "adapter", "history.jsonl"
 EVALUATION, VISUALIZATIONS, CHECKPOINTS = "evaluation.json", "visualizations", "checkpoints"
 BACKENDS, BASELINE, PREDICTIONS = "backends", "baseline", "predictions"
-TRACKING = "tracking"
+TRACKING, SEEDS = "tracking", "seeds.json"
+DATA_CHECK, TRAINING = "datacheck.json", "training.json"
 _READ = {"mean": "mean of all tokens", "first": "first token"}
 _WEIGHTS = "adapter_model.safetensors"
 _NEXT = ".next"  # a whole classifier that is being moved to its place

@@ -3,6 +3,8 @@
 import importlib.metadata
 import os
 import platform
+import resource
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -88,6 +90,14 @@ def describe_environment() -> Environment:
         bf16_units=find_bf16_units(device),
         packages={package: importlib.metadata.version(package) for package in _PACKAGES},
     )
+
+
+def measure_peak_memory(device: torch.device) -> int:
+    """Bytes that this process has taken at most so far: on a GPU those of its tensors there."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts in KiB
 
 
 def _read_processor_name() -> str:

@@ -14,6 +14,7 @@ from textlora.metrics import Interval
 _SAMPLES = 2_000  # of the bootstrap: the ends of a 95 % interval are stable to their third digit
 _SAMPLES_AT_ONCE = 200  # their memory grows with the number of texts
 _LEVEL = 0.05
+Verdict = Literal["better", "worse", "no difference shown"]
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,9 @@ class Paired:
     p_value: float
 
     @property
-    def verdict(self) -> Literal["better", "worse", "no difference shown"]:
+    def verdict(self) -> Verdict:
         """What the first is beside the second, at the 5 % level."""
-        if self.p_value >= _LEVEL:
-            return "no difference shown"
-        return "better" if self.difference > 0 else "worse"
+        return _judge(self.p_value, self.difference)
 
     def describe(self) -> str:
         """The same in words, in points of accuracy."""
@@ -106,25 +105,49 @@ def compute_spread(values: Sequence[float]) -> Spread:
     return Spread(tuple(values), mean, deviation, Interval(mean - half, mean + half))
 
 
-def describe_repeats(first: Sequence[float], second: Sequence[float]) -> str:
-    """Whether the mean of `first` differs from that of `second` by more than seeds do, in words.
+@dataclass(frozen=True)
+class Repeated:
+    """Two classifiers over their seeds; `difference` is the mean of the first minus the second's.
 
-    Units:   values are shares 0..1, the words are in points.
+    `noise` is the larger of both standard deviations. Where it is 0 nothing can be tested, and
+    `p_value` is 1. Shares 0..1.
+    """
+
+    difference: float
+    interval: Interval
+    noise: float
+    p_value: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the first is beside the second, at the 5 % level."""
+        return _judge(self.p_value, self.difference)
+
+    def describe(self) -> str:
+        """The same in words, in points."""
+        if self.noise == 0.0:
+            return f"{100 * self.difference:+.1f} points, the same in every repeat"
+        points = 100 * self.difference
+        low, high = 100 * self.interval.low, 100 * self.interval.high
+        if self.verdict == "better":
+            return f"better by {points:.1f} points ({low:.1f} to {high:.1f})"
+        if self.verdict == "worse":
+            return f"worse by {-points:.1f} points ({-high:.1f} to {-low:.1f})"
+        return f"no difference shown ({points:+.1f} points; seeds spread by {100 * self.noise:.1f})"
+
+
+def compare_repeats(first: Sequence[float], second: Sequence[float]) -> Repeated:
+    """Test whether the mean of `first` differs from that of `second` by more than seeds do.
+
     Source:  Welch 1947, Biometrika 34: a t-test without equal variances.
     """
     one, two = compute_spread(first), compute_spread(second)
-    points = 100 * (one.mean - two.mean)
-    noise = 100 * max(one.deviation, two.deviation)
+    difference, noise = one.mean - two.mean, max(one.deviation, two.deviation)
     if noise == 0.0:
-        return f"{points:+.1f} points, the same in every repeat"
+        return Repeated(difference, Interval(difference, difference), noise, 1.0)
     found = ttest_ind(first, second, equal_var=False)
-    interval = found.confidence_interval(1 - _LEVEL)
-    low, high = 100 * interval.low, 100 * interval.high
-    if found.pvalue >= _LEVEL:
-        return f"no difference shown ({points:+.1f} points; seeds spread by {noise:.1f})"
-    if points > 0:
-        return f"better by {points:.1f} points ({low:.1f} to {high:.1f})"
-    return f"worse by {-points:.1f} points ({-high:.1f} to {-low:.1f})"
+    low, high = found.confidence_interval(1 - _LEVEL)
+    return Repeated(difference, Interval(float(low), float(high)), noise, float(found.pvalue))
 
 
 def compute_f1_intervals(
@@ -178,6 +201,12 @@ def compute_set_f1_intervals(
     weighted = (f1 * total).sum(axis=1) / np.maximum(total.sum(axis=1), 1)
     micro = 2 * correct.sum(axis=1) / np.maximum((total + given).sum(axis=1), 1)
     return SetF1Intervals(*map(_take_middle, (micro, weighted, macro)))
+
+
+def _judge(p_value: float, difference: float) -> Verdict:
+    if p_value >= _LEVEL:
+        return "no difference shown"
+    return "better" if difference > 0 else "worse"
 
 
 def _take_middle(values: npt.NDArray[np.float64]) -> Interval:

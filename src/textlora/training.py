@@ -20,14 +20,14 @@ from textlora.batching import (
     make_batch,
     split_by_tokens,
 )
-from textlora.checkpoints import Checkpoint, TrainingState
+from textlora.checkpoints import Checkpoint, Effort, TrainingState
 from textlora.errors import DivergedError, Interrupted, TextloraError, UnfinishedError
 from textlora.history import History, StepRecord, ValidationRecord
 from textlora.interrupts import StopRequest
 from textlora.learner import Learner
-from textlora.prefix import Prefix, open_prefix
+from textlora.prefix import Prefix, is_reread, open_prefix
 from textlora.progress import Reporter
-from textlora.runtime import set_seed
+from textlora.runtime import measure_peak_memory, set_seed
 from textlora.schedules import compute_dropout, compute_learning_rate
 from textlora.settings import Recipe
 from textlora.torchbackend import compute_logits
@@ -156,6 +156,7 @@ class _Keeper:
     def __init__(self, learner: Learner, run: Path, history: History, saved: TrainingState) -> None:
         self._learner, self._run, self._history = learner, run, history
         self._saved, self._saved_at = replace(saved), time.monotonic()
+        self._counted_at = time.perf_counter()
 
     def record(self, record: StepRecord, state: TrainingState) -> None:
         try:
@@ -171,12 +172,19 @@ class _Keeper:
     def save(self, state: TrainingState) -> None:
         if state == self._saved:
             return
+        state.effort = self._add_up(state.effort)
         weights = self._learner.weights
         checkpoint = Checkpoint(
             state, weights.read(), weights.read_optimizer(), self._history.content
         )
         checkpoints.save_checkpoint(self._run, checkpoint, self._learner.origin)
         self._saved, self._saved_at = replace(state), time.monotonic()
+
+    def _add_up(self, effort: Effort) -> Effort:
+        """Time is counted here alone: what is not in a checkpoint will be done once more."""
+        since, self._counted_at = self._counted_at, time.perf_counter()
+        peak = measure_peak_memory(self._learner.device)
+        return Effort(effort.seconds + self._counted_at - since, max(effort.peak_bytes, peak))
 
     def save_if_due(self, state: TrainingState) -> None:
         """Where evaluations are far apart; when it is done changes nothing that is learned."""
@@ -213,13 +221,10 @@ def _open_prefix(
     check: Callable[[], None],
 ) -> AbstractContextManager[Prefix | None]:
     """The output of frozen layers, where it is read more than once and always the same."""
-    settings, dropout = learner.recipe.training, learner.recipe.dropout
-    random = dropout.scope == "all" and max(dropout.start, dropout.end) > 0.0
-    if random or table.total_steps <= table.steps_per_epoch or not settings.prefix_cache_gb:
+    if not is_reread(learner.recipe, table.steps_per_epoch):
         return nullcontext()
-    return open_prefix(
-        learner.engine, tokens, learner.origin.encoder, settings.prefix_cache_gb, report, check
-    )
+    most_gb = learner.recipe.training.prefix_cache_gb
+    return open_prefix(learner.engine, tokens, learner.origin.encoder, most_gb, report, check)
 
 
 def _take_step(

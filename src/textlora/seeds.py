@@ -1,0 +1,62 @@
+"""The figures of repeats with several seeds, as `train --seeds` stores and others read them."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from textlora.errors import ModelError
+from textlora.files import write_json
+from textlora.rundir import SEEDS, read_manifest
+from textlora.significance import Repeated, Spread, compare_repeats
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Figures over repeats. `best` is the run that is best on validation; no test chose it.
+
+    `splits` has split -> figure -> spread: accuracy, macro and weighted F1 (shares), loss (nats).
+    """
+
+    runs: tuple[str, ...]
+    seeds: tuple[int, ...]
+    best: str
+    splits: dict[str, dict[str, Spread]]
+
+
+def write_repeats(run: Path, repeats: Repeats) -> None:
+    """Store the figures of repeats.
+
+    Raises:  OSError if they cannot be written.
+    """
+    write_json(run / SEEDS, asdict(repeats))
+
+
+def read_repeats(run: Path) -> Repeats | None:
+    """The figures of repeats; None for a single run.
+
+    Raises:  ModelError if they are damaged.
+    """
+    path = run / SEEDS
+    if not path.is_file():
+        return None
+    try:
+        return TypeAdapter(Repeats).validate_python(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"{path}: damaged ({reason}); train again with --seeds") from None
+
+
+def compare_seeds(first: Path, second: Path, split: str) -> Repeated | None:
+    """Whether two runs differ in accuracy by more than their seeds do.
+
+    None unless both were trained with several seeds, on the same data, and measured on that split.
+
+    Raises:  ModelError as `read_repeats` and `read_manifest`.
+    """
+    repeats = [read_repeats(run) for run in (first, second)]
+    manifests = [read_manifest(run) for run in (first, second)]
+    same = manifests[0].data_fingerprint == manifests[1].data_fingerprint
+    values = [r.splits[split]["accuracy"].values for r in repeats if r and split in r.splits]
+    return compare_repeats(*values) if same and len(values) == 2 else None
