@@ -6,6 +6,7 @@ from sklearn.metrics import confusion_matrix, f1_score
 from textlora.significance import (
     compare_answers,
     compare_repeats,
+    compare_set_f1,
     compute_f1_intervals,
     compute_set_f1_intervals,
     compute_spread,
@@ -129,3 +130,17 @@ def test_f1_intervals_of_sets_hold_the_figure_and_shrink_with_the_texts():
         assert found.micro.low < figure < found.micro.high
         widths.append(found.micro.high - found.micro.low)
     assert widths[1] < widths[0] / 2.5  # the square root of 16 is 4
+
+
+def test_a_difference_of_f1_is_paired():
+    random = np.random.default_rng(6)
+    true = (random.random((400, 3)) < 0.4).astype(int)
+    first = np.where(random.random((400, 3)) < 0.9, true, 1 - true)
+    second = np.where(random.random((400, 3)) < 0.9, first, 1 - first)
+    same = compare_set_f1(true, first, first)
+    assert (same.low, same.high) == (0.0, 0.0)
+    found, back = compare_set_f1(true, first, second), compare_set_f1(true, second, first)
+    difference = f1_score(true, first, average="macro") - f1_score(true, second, average="macro")
+    assert found.low < difference < found.high
+    assert found.low > 0  # 80 % right beside 90 %, on 400 texts
+    assert (back.low, back.high) == pytest.approx((-found.high, -found.low), abs=0.01)

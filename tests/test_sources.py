@@ -273,7 +273,14 @@ def test_a_row_without_a_usable_label_is_refused_with_its_line(label, tmp_path):
     )
 
 
-@pytest.mark.parametrize("label", ["null", "[]", '["x"]', '{"x": 1}'])
+@pytest.mark.parametrize("label", ["[]", '["x"]'])
+def test_a_list_of_labels_says_which_setting_reads_it(label, tmp_path):
+    path = tmp_path / "table.jsonl"
+    path.write_text(f'{{"text": "a", "label": {label}}}\n')
+    refuse(path, f"{path}:1: the label is a list", "set data.multi_label=true")
+
+
+@pytest.mark.parametrize("label", ["null", '{"x": 1}'])
 def test_a_json_label_that_is_no_name_or_number_is_refused(label, tmp_path):
     path = tmp_path / "table.jsonl"
     path.write_text(f'{{"text": "a", "label": {label}}}\n')

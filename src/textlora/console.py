@@ -241,8 +241,9 @@ def show_comparison(comparison: Comparison, examples: int) -> None:
     for name, flips in (("A", comparison.only_first), ("B", comparison.only_second)):
         for flip in flips[:examples]:
             print_line(
-                f"only {name} is right: {flip.label} (A says {flip.first} with "
-                f"{flip.first_confidence:.0%}, B {flip.second} with {flip.second_confidence:.0%})"
+                f"only {name} is right: {flip.label or NO_LABEL} (A says {flip.first or NO_LABEL} "
+                f"with {flip.first_confidence:.0%}, B {flip.second or NO_LABEL} with "
+                f"{flip.second_confidence:.0%})"
             )
             print_line(f"  {shorten(flip.text)}")
 

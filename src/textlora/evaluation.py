@@ -32,6 +32,7 @@ from textlora.significance import (
     Paired,
     SetF1Intervals,
     compare_answers,
+    compare_set_f1,
     compute_f1_intervals,
     compute_set_f1_intervals,
 )
@@ -196,6 +197,11 @@ def _score_baselines(answers: Answers, baselines: Baselines) -> tuple[BaselineSc
     for name, predicted in found.items():
         right = answers.task.match(predicted, label_ids)
         paired = compare_answers(answers.right, right)
+        verdict = paired.describe()
+        if answers.examples.is_multi_label:
+            # Whole sets are a hard measure: two classifiers may differ in labels alone.
+            apart = compare_set_f1(label_ids, answers.label_ids, predicted)
+            verdict += f"; macro F1 {100 * apart.low:+.1f} to {100 * apart.high:+.1f} points"
         scores.append(
             BaselineScore(
                 name=name,
@@ -205,7 +211,7 @@ def _score_baselines(answers: Answers, baselines: Baselines) -> tuple[BaselineSc
                     f1_score(label_ids, predicted, labels=present, average="macro", zero_division=0)
                 ),
                 comparison=paired,
-                verdict=paired.describe(),
+                verdict=verdict,
             )
         )
     return tuple(scores)

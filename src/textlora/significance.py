@@ -15,6 +15,7 @@ _SAMPLES = 2_000  # of the bootstrap: the ends of a 95 % interval are stable to 
 _SAMPLES_AT_ONCE = 200  # their memory grows with the number of texts
 _LEVEL = 0.05
 Verdict = Literal["better", "worse", "no difference shown"]
+_MACRO = 2  # its place among micro, weighted and macro
 
 
 @dataclass(frozen=True)
@@ -182,25 +183,62 @@ def compute_set_f1_intervals(
 ) -> SetF1Intervals:
     """Bootstrap intervals of F1 of sets of labels, texts drawn anew.
 
-    Texts with the same true and the same predicted set are drawn together, by their number.
-
     Shapes:  label_ids, predicted_ids (texts, labels) of 0 and 1.
     """
-    size = label_ids.shape[1]
-    kinds, counts = np.unique(np.hstack([label_ids, predicted_ids]), axis=0, return_counts=True)
-    true, predicted = kinds[:, :size].astype(float), kinds[:, size:].astype(float)
+    (drawn,) = _draw_set_f1(label_ids, [predicted_ids], seed)
+    return SetF1Intervals(*map(_take_middle, drawn))
+
+
+def compare_set_f1(
+    label_ids: npt.NDArray[np.int64],
+    first: npt.NDArray[np.int64],
+    second: npt.NDArray[np.int64],
+    seed: int = 0,
+) -> Interval:
+    """Bootstrap interval of the macro F1 of the first minus that of the second, on the same texts.
+
+    Shapes:  label_ids, first, second (texts, labels) of 0 and 1.
+    """
+    one, two = _draw_set_f1(label_ids, [first, second], seed)
+    return _take_middle(one[_MACRO] - two[_MACRO])
+
+
+def _draw_set_f1(
+    label_ids: npt.NDArray[np.int64], answers: list[npt.NDArray[np.int64]], seed: int
+) -> list[npt.NDArray[np.float64]]:
+    """Micro, weighted and macro F1 of each of several answers on texts drawn anew.
+
+    Texts with the same true set and the same answers are drawn together, by their number.
+
+    Shapes:  returns arrays (3, samples).
+    """
+    kinds, counts = np.unique(np.hstack([label_ids, *answers]), axis=0, return_counts=True)
+    true, *given = np.split(kinds.astype(float), len(answers) + 1, axis=1)
+    columns = [true, *given, *(true * each for each in given)]
     random = np.random.default_rng(seed)
     drawn: list[npt.NDArray[np.float64]] = []
     for _ in range(0, _SAMPLES, _SAMPLES_AT_ONCE):
         times = random.multinomial(counts.sum(), counts / counts.sum(), _SAMPLES_AT_ONCE)
-        drawn.append(np.stack([times @ true, times @ predicted, times @ (true * predicted)]))
-    total, given, correct = np.concatenate(drawn, axis=1)
-    f1 = 2 * correct / np.maximum(total + given, 1)
+        drawn.append(np.stack([times @ column for column in columns]))
+    total, *rest = np.concatenate(drawn, axis=1)
+    return [
+        _average_f1(total, predicted, correct)
+        for predicted, correct in zip(rest[: len(answers)], rest[len(answers) :], strict=True)
+    ]
+
+
+def _average_f1(
+    total: npt.NDArray[np.float64],
+    predicted: npt.NDArray[np.float64],
+    correct: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """Shapes: (samples, labels) all; returns (3, samples): micro, weighted, macro."""
+    f1 = 2 * correct / np.maximum(total + predicted, 1)
     there = total > 0
-    macro = (f1 * there).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+    micro = 2 * correct.sum(axis=1) / np.maximum((total + predicted).sum(axis=1), 1)
     weighted = (f1 * total).sum(axis=1) / np.maximum(total.sum(axis=1), 1)
-    micro = 2 * correct.sum(axis=1) / np.maximum((total + given).sum(axis=1), 1)
-    return SetF1Intervals(*map(_take_middle, (micro, weighted, macro)))
+    macro = (f1 * there).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+    return np.stack([micro, weighted, macro])
 
 
 def _judge(p_value: float, difference: float) -> Verdict:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 USUAL = 0.5  # where nothing better is known
 _MIN_TEXTS = 10  # that have a label on validation; fewer say too little about that label alone
+_MIN_GAIN = 0.1  # of the way from the F1 of giving a label to every text up to 1
 
 
 def tune_thresholds(
@@ -16,22 +17,30 @@ def tune_thresholds(
 ) -> tuple[float, ...]:
     """One threshold a label, by its F1 on these texts.
 
-    A label with fewer than ten texts gets the one that is best for all labels together (micro F1),
-    and 0.5 where all have fewer than ten: tuned on a handful it would fit chance.
+    A label with fewer than ten texts, or one that the classifier hardly knows, gets the one that is
+    best for all labels together (micro F1), and 0.5 where that cannot be told either. Tuned on a
+    handful it would fit chance; and for a label that is not known F1 is best when nearly every text
+    gets it, which nobody wants.
 
     Shapes:  label_ids (texts, labels) of 0 and 1; probabilities the same.
     Source:  Lipton et al. 2014 (arXiv 1402.1892), also on what goes wrong with rare labels.
     """
-    counts = label_ids.sum(axis=0)
-    shared = USUAL
-    if counts.sum() >= _MIN_TEXTS:
-        shared = find_best_threshold(label_ids.ravel(), probabilities.ravel())
-    return tuple(
-        find_best_threshold(label_ids[:, label], probabilities[:, label])
-        if count >= _MIN_TEXTS
-        else shared
-        for label, count in enumerate(counts)
-    )
+    shared = _find_trusted(label_ids.ravel(), probabilities.ravel(), USUAL)
+    pairs = zip(label_ids.T, probabilities.T, strict=True)
+    return tuple(_find_trusted(truth, shares, shared) for truth, shares in pairs)
+
+
+def _find_trusted(
+    truth: npt.NDArray[np.int64], probabilities: npt.NDArray[np.floating], otherwise: float
+) -> float:
+    count = int(truth.sum())
+    if count < _MIN_TEXTS:
+        return otherwise
+    found = find_best_threshold(truth, probabilities)
+    given = probabilities >= found
+    best = 2 * int(truth[given].sum()) / (int(given.sum()) + count)
+    everywhere = 2 * count / (len(truth) + count)
+    return found if best - everywhere >= _MIN_GAIN * (1 - everywhere) else otherwise
 
 
 def find_best_threshold(
