@@ -67,6 +67,13 @@ def test_train_evaluate_predict(run_command, tiny_bert, data_folder, tmp_path):
     for part in ("validation:", "test: 60 texts", "accuracy", "most often taken for", "sport"):
         assert part in out
     assert "epoch 2.00" in err
+    # Told before the first step, and what was found in the data is in the report.
+    assert err.index("an epoch here") < err.index("step ")
+    assert json.loads((run / "datacheck.json").read_text())["splits"][0]["name"] in (
+        "train",
+        "test",
+    )
+    assert "is not stored" not in (run / "report.html").read_text()
     code, out, _ = run_command("evaluate", run, "--data", data_folder, "--out", tmp_path / "eval")
     assert code == 0
     assert "test: 60 texts" in out

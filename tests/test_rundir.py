@@ -37,7 +37,7 @@ def test_a_finished_run_has_the_files_that_the_design_names(tiny_run):
     assert names == {
         "recipe.toml", "labels.json", "adapter", "history.jsonl", "evaluation.json",
         "visualizations", "checkpoints", "manifest.json", ".lock", "predictions", "baseline",
-        "report.html",
+        "report.html", "training.json",
     }  # fmt: skip
     assert json.loads((tiny_run / "labels.json").read_text()) == ["money", "space", "sport"]
     suffixes = {path.suffix for path in tiny_run.rglob("*") if path.is_file()}

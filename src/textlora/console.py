@@ -63,15 +63,14 @@ def show_budget(fitted: BudgetedPlan) -> None:
     )
     targets = "; ".join(f"{k}: {', '.join(v)}" for k, v in recipe.adapter.targets.items())
     print_line(
-        f"a linear head over {_POOLED[recipe.model.head]}; rank {recipe.adapter.rank} in {targets};"
-        f" the adapter takes {plan.trainable * 4 / 1e6:.1f} MB"
+        f"a linear head over {_POOLED[recipe.model.head]}; rank {recipe.adapter.rank} in {targets}"
     )
 
 
 def show_cost(cost: Cost) -> None:
     """Print what a plan costs here, and which texts that is said for."""
     print_line(
-        f"cost here ({cost.num_threads} threads, {cost.number_format}): "
+        f"cost here (threads: {cost.num_threads}, {cost.number_format}): "
         f"adapter {cost.adapter_bytes / 1e6:.2f} MB, memory about {cost.memory_bytes / 1e9:.1f} GB,"
         f" about {format_seconds(cost.epoch_seconds)} an epoch, "
         f"{format_seconds(cost.seconds)} in all"
