@@ -170,6 +170,7 @@ def test_a_killed_sweep_ends_as_an_undisturbed_one(undisturbed, place, tmp_path)
     wait_for_evaluations(process, folder, 3)  # one trial is at its end, the second in its middle
     process.kill()
     process.communicate()
+    (folder / ".worker-0").touch()  # of one that was killed before it had a trial
     report = Messages()
     found = place.sweep(folder, report=report)
     assert list_facts(found) == list_facts(undisturbed)
@@ -273,7 +274,8 @@ def test_a_trial_below_the_median_is_stopped_but_not_at_its_end(place, tmp_path)
     with open_study(tmp_path, space, "accuracy", seed=0) as study:
         for accuracy in (0.5, 0.6, 0.7, 0.8):
             assert study.claim(9, lambda _: Judgement(1)) is not None
-            assert not evaluate(study, accuracy, WHOLE // 2)
+            for share in (WHOLE // 2, WHOLE):
+                assert not evaluate(study, accuracy, share)
             study.finish(accuracy, 1.0)
         for accuracy, hopeless in ((0.64, True), (0.66, False)):
             assert study.claim(9, lambda _: Judgement(1)) is not None

@@ -37,6 +37,7 @@ except ImportError:
 STUDY = "study.db"
 WHOLE = 1_000  # a whole run, in the thousandths that evaluations are told by
 _NAME = "textlora"
+_WORKER = ".worker-"
 _WAIT_S = 0.05  # between two looks at a lock that is held for tenths of a second
 _SQLITE_WAIT_S = 120.0  # for a writer that a busy machine has stopped in the middle
 _MAX_REFUSED = 100  # in a row, before a claim is given up
@@ -141,7 +142,7 @@ class Study:
         """Make a trial ours: one that a process has left behind, else a new one."""
         stored = self._study.get_trials(deepcopy=False)
         running = [item for item in stored if item.state == TrialState.RUNNING]
-        left = [item for item in running if not self._is_alive(item.user_attrs.get("worker"))]
+        left = [item for item in running if not self._is_owned(item)]
         trained = sum(self._convert(item).outcome in TRAINED for item in stored)
         if trained + len(running) - len(left) >= num_trials:
             return False
@@ -163,14 +164,9 @@ class Study:
     def _suggest(self) -> dict[str, Any]:
         return {item.name: _suggest_value(self._trial, item) for item in self._space.dimensions}
 
-    def _is_alive(self, worker: str | None) -> bool:
-        if worker is None or not (self._folder / worker).exists():
-            return False
-        try:
-            with lock_file(self._folder / worker, passing=True):
-                return False
-        except BlockingIOError:
-            return True
+    def _is_owned(self, stored: FrozenTrial) -> bool:
+        worker = stored.user_attrs.get("worker")
+        return worker is not None and _is_alive(self._folder / worker)
 
     def _find(self, number: int) -> FrozenTrial:
         return self._study.get_trials(deepcopy=False)[number]
@@ -205,10 +201,12 @@ def open_study(folder: Path, space: Space, metric: Metric, seed: int) -> Iterato
 
     Raises:  UnfinishedError if the folder or the study cannot be read or written.
     """
-    worker = f".worker-{secrets.token_hex(6)}"
+    worker = f"{_WORKER}{secrets.token_hex(6)}"
     try:
         with ExitStack() as held:
             with hold_folder(folder):
+                for path in folder.glob(f"{_WORKER}*"):
+                    _is_alive(path)  # clears away what the dead have left
                 held.enter_context(lock_file(folder / worker, passing=True))
                 study = Study(folder, space, metric, seed, worker)
             yield study
@@ -233,6 +231,17 @@ def hold_folder(folder: Path) -> Iterator[None]:
             except BlockingIOError:
                 time.sleep(_WAIT_S)
         yield
+
+
+def _is_alive(lock: Path) -> bool:
+    """Whether the process of a lock lives; the lock of a dead one is deleted."""
+    if not lock.exists():
+        return False
+    try:
+        with lock_file(lock, passing=True):
+            return False
+    except BlockingIOError:
+        return True
 
 
 def _open(path: Path, metric: Metric) -> Any:
