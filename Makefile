@@ -32,7 +32,7 @@ format: .venv/installed-dev         ## rewrite files in the project's format
 
 test: .venv/installed-dev           ## all tests, with coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2 --dist loadscope
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
