@@ -40,7 +40,8 @@ _SAMPLE = 20_000  # texts whose tokens are counted
 # What `train` imports and `plan` does not. Measured: 53 MB (torch 2.13, Linux).
 _MORE_LIBRARIES = 53_000_000
 # Share of the measured speed of a layer that a step reaches: the rest is embeddings, padding of
-# attention, the head and the optimizer. Source: benchmarks/results/plan_cost.json.
+# attention, the head and the optimizer. Set beforehand; benchmarks/results/plan_cost.json, where
+# predictions lie between 0.8 and 1.2 times what was measured, gives no reason for another one.
 _EFFICIENCY = 0.9
 
 
