@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from textlora.classifier import TextClassifier
     from textlora.errors import DataError, ModelError, SettingsError, TextloraError
-    from textlora.predictor import Prediction, Predictor
+    from textlora.predictor import Prediction, Predictor, SetPrediction
     from textlora.rundir import load_base_model
     from textlora.settings import Recipe, load_recipe
 
@@ -21,6 +21,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Recipe",
+    "SetPrediction",
     "SettingsError",
     "TextClassifier",
     "TextloraError",
@@ -31,6 +32,7 @@ _HOMES = {
     "TextClassifier": "classifier",
     "Predictor": "predictor",
     "Prediction": "predictor",
+    "SetPrediction": "predictor",
     "Recipe": "settings",
     "load_base_model": "rundir",
     "load_recipe": "settings",
