@@ -4,10 +4,10 @@
 
 5 % of the labels of the AG News training rows are changed at random, with three seeds. Asked is
 what share of these stands in the top 5 % of doubtful labels, by vectors of MiniLM and by TF-IDF,
-and by two rankings; and what Cleanlab flags. With --train this stays as it was measured before, and
-the quickstart recipe is trained, on 6,000 rows for two epochs, with the right labels, the wrong ones, and the wrong ones after a review
-that accepts each suggestion of at least 0.8: accuracy on validation rows, whose labels nobody
-changed.
+and by two rankings; and what Cleanlab flags. With --train this stays as measured before, and the
+quickstart recipe is trained, on 6,000 rows for two epochs, with the right labels, the wrong ones,
+and the wrong ones after a review that accepts each suggestion of at least 0.8: accuracy on
+validation rows, whose labels nobody changed.
 Writes results/label_audit.json.
 """
 
