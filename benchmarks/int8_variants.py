@@ -1,6 +1,7 @@
 """Which int8 keeps the labels: smoothing and the products left as they are, on validation texts.
 
     python benchmarks/int8_variants.py --data AG_NEWS_FOLDER [--model ENCODER] [--rows 4000]
+    python benchmarks/int8_variants.py --data AG_NEWS_FOLDER --used --out FILE
 
 Half of the rows train a classifier, 300 of the others calibrate, 300 more tell how far int8 moves
 the lead of the best label; the rest is labelled by each variant and by the float32 graph, with and
@@ -33,6 +34,11 @@ from textlora.tasks import SingleLabel
 
 OUT = Path(__file__).parent / "results" / "int8_variants.json"
 MARGIN_TEXTS = 300
+# What the backend tries, in this order.
+USED: dict[str, tuple[float | None, str]] = {
+    "linear layers, smoothing 0.9": (0.9, "attention"),
+    "linear layers that do not narrow, smoothing 0.9": (0.9, "attention, narrowing"),
+}
 # Name: smoothing (None: NNCF's own choice), what stays out of int8.
 VARIANTS: dict[str, tuple[float | None, str]] = {
     "all products, NNCF's smoothing": (None, ""),
@@ -53,6 +59,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", default="embedded:minilm")
     parser.add_argument("--rows", type=int, default=4_000)
+    parser.add_argument("--used", action="store_true", help="only what the backend tries")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     changes = ["training.epochs=1", f"data.max_train_rows={options.rows}",
@@ -74,12 +81,13 @@ def main() -> None:
     dtype = pick_dtype("auto", pick_device())
     exact = OpenVinoBackend(graph, torch.float32, pad_id).compute_logits(probe)
     found = {str(dtype): measure(graph, pad_id, probe, exact, dtype)}
-    for name, (smoothing, left) in VARIANTS.items():
+    for name, (smoothing, left) in (USED if options.used else VARIANTS).items():
         quantized = quantize(graph.clone(), calibration, pad_id, smoothing, left)
         found[name] = measure(quantized, pad_id, probe, exact, dtype)
         print(name, found[name], flush=True)
     result = {
-        "command": f"python benchmarks/int8_variants.py --data <ag_news> --rows {options.rows}",
+        "command": f"python benchmarks/int8_variants.py --data <ag_news> --rows {options.rows}"
+        + " --used" * options.used,
         "model": Path(options.model).name,
         "margin_texts": MARGIN_TEXTS,
         "measured_texts": len(probe) - MARGIN_TEXTS,

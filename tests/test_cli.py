@@ -302,21 +302,19 @@ def test_a_stopped_run_is_saved_and_continues(tiny_bert, data_folder, tmp_path, 
     assert list((run / "checkpoints").glob("step-*"))
 
 
-def test_help_is_quick_and_loads_no_torch():
-    environment = {name: v for name, v in os.environ.items() if not name.startswith("COV")}
+def test_help_loads_no_library_that_takes_long():
+    heavy = "torch transformers peft datasets sklearn scipy pandas pyarrow matplotlib optuna ray"
     code = (
-        "import sys, time; start = time.perf_counter()\n"
+        "import sys\n"
         "from textlora.cli import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "print(time.perf_counter() - start, 'torch' in sys.modules, file=sys.stderr)"
+        f"print(*sorted(set({heavy!r}.split()) & set(sys.modules)), file=sys.stderr)"
     )
     process = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    seconds, torch_loaded = process.stderr.split()
-    assert torch_loaded == "False"
-    assert float(seconds) < 0.5
+    assert process.stderr.split() == []
 
 
 def test_debug_shows_the_traceback(run_command, tmp_path):

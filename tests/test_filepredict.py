@@ -133,7 +133,14 @@ def test_chunks_do_not_show_in_the_output(predictor, tmp_path):
     source = write_input(tmp_path / "in.csv", TEXTS)
     predict_file(predictor, source, tmp_path / "whole.csv")
     predict_file(predictor, source, tmp_path / "pieces.csv", chunk_rows=3)
-    assert (tmp_path / "pieces.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    whole, pieces = (
+        list(csv.reader((tmp_path / name).read_text("utf-8").splitlines()))
+        for name in ("whole.csv", "pieces.csv")
+    )
+    assert [row[:3] for row in pieces] == [row[:3] for row in whole]
+    # The neighbours of a text may change its last bit in float32, and so the sixth digit.
+    for one, other in zip(pieces[1:], whole[1:], strict=True):
+        assert float(one[3]) == pytest.approx(float(other[3]), abs=2e-6)
 
 
 BAD = {
