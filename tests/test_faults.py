@@ -216,10 +216,10 @@ def test_a_classifier(tmp_path, learners, older):
     def prepare(run):
         run.mkdir()
         if older:
-            save_run(learners[0], run, 1.0)
+            save_run(learners[0], run, None)
 
     spoil_every_call(
-        prepare, lambda run: save_run(learners[1], run, 1.0), read_classifier, tmp_path
+        prepare, lambda run: save_run(learners[1], run, None), read_classifier, tmp_path
     )
 
 
@@ -255,7 +255,7 @@ def test_a_disk_that_is_full_at_any_page(small_disk, what, origin, learners):
         if what == "checkpoint":
             save_checkpoint(run, make_checkpoint(3 + number, best_step=3 + number), origin)
         else:
-            save_run(learners[number], run, 1.0)
+            save_run(learners[number], run, None)
 
     def read():
         return read_checkpoint(run, origin) if what == "checkpoint" else read_classifier(run)
