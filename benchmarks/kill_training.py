@@ -119,11 +119,17 @@ def is_classifier_broken(run: Path) -> bool:
 
 
 def hash_result(run: Path) -> str:
-    """Of all that a finished run holds: adapter, newest checkpoint, history."""
+    """Of a finished run, but for the time it took: adapter, newest checkpoint, history."""
     digest = hashlib.sha256((run / "history.jsonl").read_bytes())
-    for folder in (run / "adapter", max((run / "checkpoints").glob("step-*"))):
+    newest = max((run / "checkpoints").glob("step-*"))
+    about = json.loads((newest / "state.json").read_text("utf-8"))
+    del about["effort"]
+    digest.update(json.dumps(about, sort_keys=True).encode())
+    for folder in (run / "adapter", newest):
         for path in sorted(folder.iterdir()):
-            digest.update(path.name.encode() + path.read_bytes())
+            # The manifest has the SHA-256 of state.json, with the time in it.
+            if folder != newest or path.name not in ("state.json", "manifest.json"):
+                digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
 
