@@ -138,7 +138,8 @@ def measure(
         logits = backend.compute_logits(probe)
         seconds.append(time.perf_counter() - begin)
     task = SingleLabel()
-    margin = find_margin(task.compute_shift(logits[:MARGIN_TEXTS], exact[:MARGIN_TEXTS]))
+    seen, known = logits[:MARGIN_TEXTS], exact[:MARGIN_TEXTS]
+    margin = find_margin(task.compute_lead(seen, 1.0), task.compute_shift(seen, known))
     logits, exact = logits[MARGIN_TEXTS:], exact[MARGIN_TEXTS:]
     again = np.flatnonzero(task.compute_lead(logits, 1.0) < margin)
     flips = logits.argmax(axis=1) != exact.argmax(axis=1)

@@ -216,8 +216,9 @@ class _Maker:
             quick = self._compile(graph)
             logits = quick.compute_logits(tokens)
             exact = self.make_torch().compute_logits(tokens)
-            margin = find_margin(self._task.compute_shift(logits, exact))
-            again = int((self._compute_lead(logits) < margin).sum())
+            leads = self._compute_lead(logits)
+            margin = find_margin(leads, self._task.compute_shift(logits, exact))
+            again = int((leads < margin).sum())
             probe = replace(self._probe(self._cascade(quick, margin)), margin=margin, again=again)
             if probe.keeps_labels and probe.is_sure:
                 break
