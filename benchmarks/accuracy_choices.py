@@ -4,7 +4,7 @@
 
 Trains the embedded encoder on some rows of AG News and reads the best validation accuracy and loss
 from the history. The test split is not read. What was measured is kept: a run that was stopped goes
-on, and to ask one question leaves the others as they are. Writes results/accuracy_choices.json.
+on, and to ask one question leaves the others as they are. Writes results/accuracy_questions.json.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from textlora.progress import Reporter
 from textlora.runtime import describe_environment
 from textlora.settings import load_recipe
 
-RESULT = Path(__file__).parent / "results" / "accuracy_choices.json"
+RESULT = Path(__file__).parent / "results" / "accuracy_questions.json"
 ROWS, VALIDATION_SHARE, EPOCHS = 4_500, 0.45, 3
 ALL = '["query", "key", "value", "output", "ffn"]'
 
