@@ -80,7 +80,8 @@ class Judge:
             smallest = min(item.parameters for item in judged if item.parameters is not None)
             raise SettingsError(
                 f"--budget: {self._budget} is too little for everything that the space combines; "
-                f"the smallest of it trains {smallest:,} parameters"
+                f"the smallest of it trains {smallest:,} parameters; "
+                "allow as many, or widen --space"
             )
 
     def _count(self, settings: dict[str, Any]) -> Judgement:

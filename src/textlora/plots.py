@@ -186,10 +186,13 @@ def _draw_trials(
               linewidth=1.4, marker="o", label="Pareto front")  # fmt: skip
     axes.scatter([getattr(best, cost)], [best.accuracy], marker="*", s=220, color=_TRAIN,
                  edgecolor="white", zorder=3, label="winner")  # fmt: skip
-    for index in front:
+    names: dict[tuple[float, float], list[str]] = {}
+    for index in front:  # equal ones share a point, and so a text
+        names.setdefault((costs[index], scores[index]), []).append(f"{finished[index].number}")
+    for point, numbers in names.items():
         axes.annotate(
-            f"{finished[index].number}",
-            (costs[index], scores[index]),
+            ", ".join(numbers),
+            point,
             xytext=(-5, 6),
             textcoords="offset points",
             ha="right",
