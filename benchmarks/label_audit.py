@@ -148,8 +148,10 @@ def train_three(examples: Examples, labels: tuple[str, ...], vectors: Any) -> di
                 data__corrections=str(review) if name == "corrected" else None,
             )  # fmt: skip
             texts = load_labelled_texts(recipe.data)
-            right = texts.train.label_ids == chosen.label_ids
-            results[f"wrong labels, {name}"] = int((~right).sum())
+            found = [texts.labels[number] for number in texts.train.label_ids]
+            right = [labels[number] for number in chosen.label_ids]
+            wrong = sum(one != two for one, two in zip(found, right, strict=True))
+            results[f"wrong labels, {name}"] = wrong
             fit_run(recipe, texts, folder / name, resume="never", report=Reporter(quiet=True))
             answers = Predictor.load(folder / name).predict_proba(texts.validation.texts)
             accuracy = (answers.values.argmax(axis=1) == texts.validation.label_ids).mean()

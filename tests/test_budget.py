@@ -6,7 +6,7 @@ import pytest
 from conftest import FAMILIES, save_encoder, tiny_recipe
 from peft import PeftModel
 
-from textlora.budget import fit_budget, parse_budget
+from textlora.budget import fit_budget, parse_budget, plan_recipe
 from textlora.cli import main
 from textlora.data import load_labelled_texts
 from textlora.errors import SettingsError
@@ -31,6 +31,15 @@ def test_a_budget_is_understood_as_written(text, expected):
 def test_what_is_no_budget_is_refused(text):
     with pytest.raises(SettingsError, match="not understood; write a number such as"):
         parse_budget(text, 1_000)
+
+
+def test_the_most_accurate_recipe_is_what_a_million_buys():
+    """Of the encoder that it names: not a rank more would fit."""
+    best = load_recipe("best")
+    found = fit_budget(best, LABELS, "1M")
+    assert found.recipe == best
+    assert found.plan.trainable == 998_404
+    assert plan_recipe(load_recipe("frugal"), LABELS).trainable == 168_964
 
 
 @pytest.mark.parametrize("recipe", ["reference", "quickstart"])
