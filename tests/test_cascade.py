@@ -56,7 +56,7 @@ def test_rounding_changes_no_answer_where_it_would_without_the_cascade(task):
     cascade = CascadeBackend(Table(quick), lambda: exact_table, lead_of(task), margin)
     found = decide(task, cascade.compute_logits(make_tokens(20_000)))
     assert alone > 0.005
-    assert 1 - task.match(found, expected).mean() < 0.001
+    assert 1 - task.match(found, expected).mean() < 0.0025
     assert len(exact_table.asked) < 0.1 * len(quick)
 
 
