@@ -111,3 +111,21 @@ def test_the_plan_for_a_billion_texts_is_computed_from_the_committed_results():
     assert len(lines) > 10
     for line in lines:
         assert line in document
+
+
+@pytest.mark.parametrize(
+    ("encoder", "name"), [("minilm", "MiniLM"), ("mpnet-base", "MPNet-base")]
+)  # fmt: skip
+def test_what_the_recipes_reach_is_in_the_committed_results(encoder, name):
+    path = ROOT / "benchmarks" / "results" / f"budget_recipes_{encoder}.json"
+    found = json.loads(path.read_text())
+    for recipe, row in found["table"].items():
+        shown = f"`{recipe}`" if recipe in found["runs"] else recipe
+        line = next(line for line in README.splitlines() if line.startswith(f"| {name}, {shown} |"))
+        interval = [100 * row["interval"][end] for end in ("low", "high")]
+        accuracy = 100 * row["accuracy_first_seed"]
+        assert f"| {accuracy:.2f} % ({interval[0]:.2f} to {interval[1]:.2f}) |" in line
+        if recipe in found["runs"]:
+            run = found["runs"][recipe][0]
+            assert f"| {run['trainable_parameters']:,} |" in line
+            assert run["trainable_parameters"] < 1_000_000
