@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accuracy import SIX_LAYERS
 
 from textlora.data import load_labelled_texts
 from textlora.history import read_history
@@ -31,9 +32,9 @@ from textlora.settings import load_recipe
 
 RESULTS = Path(__file__).parent / "results"
 ALL = '["query", "key", "value", "output", "ffn"]'
-# The reference recipe's four matrices, at the same relative depth of six layers.
+# The reference recipe's four matrices, by the number of layers.
 FOUR = {
-    6: 'adapter.targets={ 0 = ["query", "key"], 2 = ["query"], 5 = ["query"] }',
+    6: SIX_LAYERS,
     12: 'adapter.targets={ 0 = ["query", "key"], 5 = ["query"], 10 = ["query"] }',
 }
 
@@ -162,7 +163,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("ag_news")
     parser.add_argument("--model", default="embedded:minilm")
-    parser.add_argument("--question", action="append")
+    asked = [question for question in list_questions(6) if question != "base"]
+    parser.add_argument("--question", action="append", choices=asked)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=10_000, help="of them 4 in 10 validate")
     parser.add_argument("--jobs", type=int, default=1)
@@ -194,10 +196,9 @@ def main() -> None:
         }  # fmt: skip
         for done in as_completed(running):
             question, case = running[done]
-            runs = [*_find_runs(cases, question, case), done.result()]
-            base = next(iter(cases.get("base", {}).values()), {"runs": runs})["runs"]
-            cases.setdefault(question, {})[case] = summarize(runs, base)
-            print(question, "|", case, runs[-1], flush=True)
+            known = cases.setdefault(question, {}).setdefault(case, {"runs": []})
+            known["runs"].append(done.result())
+            print(question, "|", case, known["runs"][-1], flush=True)
             _write(path, values, options.rows)
 
 

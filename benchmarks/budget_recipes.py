@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accuracy import SIX_LAYERS
 
 from textlora.baselines import fit_baselines
 from textlora.budget import fit_budget
@@ -41,8 +42,6 @@ RECIPES = ("reference", "best", "frugal")
 LINEAR = "TF-IDF + linear"
 # As in accuracy_choices.py, where a small encoder is best at twice the rate of a large one.
 SMALL_RATES = {"best": 1.4e-3, "frugal": 2.8e-3}
-# The reference targets at the same relative depth of six layers, as the error message suggests.
-SIX_LAYERS = 'adapter.targets={ 0 = ["query", "key"], 2 = ["query"], 5 = ["query"] }'
 
 
 def make_recipe(name: str, model: str, source: str, seed: int, small: bool) -> Recipe:

@@ -28,6 +28,7 @@ import numpy as np
 
 OUT = Path(__file__).parent / "results" / "predict_vs_peers.json"
 CASES = {"minilm": 768, "mpnet-base": 192, "roberta-base": 192}  # texts
+TEST_TEXTS = 7_600  # of the split
 SLOW_TEXTS = 1_900  # for those whose rate does not depend on how many, at minutes a thousand
 DOCUMENTED_TEXTS = 48  # at one text a batch; its rate does not depend on how many
 OURS = ("torch", "openvino", "openvino-int8")
@@ -90,7 +91,7 @@ def main() -> None:
             f"--case {case} --rounds {options.rounds}"
             + (f" --texts {options.texts}" if options.texts else ""),
             "texts": f"{count} of the test split, chosen by chance"
-            if count <= 7_600
+            if count <= TEST_TEXTS
             else f"{count}: the test split, and copies of it that each lack a word",
             "environment": asdict(describe_environment()),
         }
@@ -170,7 +171,7 @@ def race(case: str, job: dict[str, Any], rounds: int) -> dict[str, Any]:
     names = [*OURS, FILE, *PEERS]
     if case != "minilm":
         names.remove("sentence-transformers, embeddings only")
-    if len(job["texts"]) > max(CASES.values()) * 10:
+    if len(job["texts"]) > TEST_TEXTS:
         names = list(ON_MANY)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for number in range(rounds):

@@ -147,18 +147,20 @@ def test_other_weights_and_other_texts_have_another_file(tiny_bert, data_folder)
     assert key(learner.engine, learner.train, "one") in keys
 
 
-def test_the_real_encoder_gives_the_same_bits():
+# oneDNN cuts long sums another way for fewer than 512 rows where the processor has AMX: a batch of
+# 32 texts has more, one of 8 fewer.
+@pytest.mark.parametrize("batch_size", [8, 32])
+def test_the_real_encoder_gives_the_same_bits(batch_size):
     """Texts of many lengths, whose neighbours differ between keeping and training."""
     learner = make_learner("embedded:minilm", "embedded:headlines", "training.precision=bf16")
     engine, tokens = learner.engine, learner.train
     assert engine.num_frozen == 5
     with open_prefix(engine, tokens, "w", 1.0, Reporter(quiet=True)) as kept, torch.no_grad():
-        for chosen in compute_epoch_batches(tokens.lengths, 8, seed=1, epoch=0)[:12]:
+        for chosen in compute_epoch_batches(tokens.lengths, batch_size, seed=1, epoch=0)[:12]:
             batch = make_batch(tokens, chosen)
             expected = engine.compute_prefix(batch)[: batch.num_tokens]
             found = kept.read(chosen, batch)[: batch.num_tokens]
-            if find_bf16_units(engine.device) == "AMX":
-                # oneDNN cuts its long sums there by the number of rows: bfloat16's last bits.
+            if find_bf16_units(engine.device) == "AMX" and batch.num_tokens < 512:
                 torch.testing.assert_close(found, expected, rtol=0.02, atol=0.05)
             else:
                 assert torch.equal(found, expected)
