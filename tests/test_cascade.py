@@ -56,7 +56,7 @@ def test_rounding_changes_no_answer_where_it_would_without_the_cascade(task):
     cascade = CascadeBackend(Table(quick), lambda: exact_table, lead_of(task), margin)
     found = decide(task, cascade.compute_logits(make_tokens(20_000)))
     assert alone > 0.005
-    assert 1 - task.match(found, expected).mean() < 0.0025
+    assert 1 - task.match(found, expected).mean() < 0.001
     assert len(exact_table.asked) < 0.1 * len(quick)
 
 
@@ -93,7 +93,7 @@ def test_the_exact_backend_is_not_opened_for_sure_answers(count):
     assert len(found) == count
 
 
-def test_the_margin_is_the_smallest_that_leaves_one_in_four_hundred():
+def test_the_margin_is_the_smallest_that_leaves_one_in_a_thousand():
     random = np.random.default_rng(2)
     leads, shifts = random.exponential(1.0, 500), np.abs(random.normal(0, 0.05, 500))
     margin = find_margin(leads, shifts)
@@ -102,9 +102,9 @@ def test_the_margin_is_the_smallest_that_leaves_one_in_four_hundred():
         pairs = shifts[None] >= leads[:, None]
         return pairs[leads >= least].sum() / 500**2
 
-    assert expect(margin) <= 0.0025 < expect(leads[leads < margin].max())
+    assert expect(margin) <= 0.001 < expect(leads[leads < margin].max())
     assert find_margin(leads + 1, shifts) == 0.0  # no shift undoes any lead
-    assert find_margin(leads, shifts + 100) == leads.max()  # all but the surest, one in 500
+    assert find_margin(leads, shifts + 100) > leads.max()  # every text is answered again
 
 
 def test_both_are_checked_before_they_compute():
