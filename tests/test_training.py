@@ -8,9 +8,10 @@ from conftest import tiny_recipe
 from safetensors.torch import load_file
 
 from textlora import training
+from textlora.checkpoints import TrainingState
 from textlora.data import load_labelled_texts
-from textlora.errors import TextloraError
-from textlora.history import read_history
+from textlora.errors import Interrupted, TextloraError
+from textlora.history import ValidationRecord, read_history
 from textlora.learner import prepare_learner
 from textlora.progress import Reporter
 from textlora.training import Timetable, train_steps
@@ -100,6 +101,50 @@ def test_each_metric_can_choose_the_best_checkpoint(make_learner, tmp_path, metr
     values = {r.step: getattr(r.validation, metric) for r in read_history(tmp_path) if r.validation}
     best = min(values.values()) if metric == "loss" else max(values.values())
     assert values[state.best_step] == best
+
+
+def make_validation(accuracy, loss):
+    return ValidationRecord(loss, accuracy, accuracy, accuracy, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "seen", "best", "stale"),
+    [
+        # Few texts are all right after one epoch; what is learned later shows in the loss.
+        ("accuracy", [(1.0, 0.8), (1.0, 0.3), (1.0, 0.05), (1.0, 0.06)], 3, 1),
+        ("accuracy", [(0.5, 0.9), (0.9, 0.8), (0.8, 0.1)], 2, 1),
+        ("accuracy", [(0.5, 0.9), (0.5, 0.9)], 1, 1),
+        ("accuracy", [(0.5, float("inf")), (0.5, 0.9)], 2, 0),
+        ("f1_macro", [(0.7, 0.9), (0.7, 0.7), (0.8, 2.0)], 3, 0),
+        ("loss", [(0.9, 0.4), (0.8, 0.3), (1.0, 0.3)], 2, 1),
+    ],
+)
+def test_of_equal_values_the_lower_loss_is_the_best(metric, seen, best, stale):
+    state = TrainingState()
+    for step, (accuracy, loss) in enumerate(seen, 1):
+        state.step = step
+        training._keep_best(state, make_validation(accuracy, loss), metric)
+    assert (state.best_step, state.stale_evaluations) == (best, stale)
+
+
+def test_the_loss_that_breaks_ties_survives_a_stop(make_learner, tmp_path):
+    # Three evaluations, all equal in accuracy: with a rate of nearly nothing only the loss differs.
+    changes = ("training.learning_rate=1e-6", "training.evaluate_every=8")
+    _, whole = train(make_learner, tmp_path / "whole", *changes)
+    records = [r for r in read_history(tmp_path / "whole") if r.validation]
+    assert len({r.validation.accuracy for r in records}) == 1
+    assert whole.best_step == min(records, key=lambda r: r.validation.loss).step > 8
+
+    def stop(record):
+        if record.step == 16:
+            raise Interrupted("here")
+
+    learner = make_learner(*changes)
+    with pytest.raises(Interrupted):
+        train_steps(learner, tmp_path / "stopped", "auto", QUIET, stop)
+    _, state = train(make_learner, tmp_path / "stopped", *changes)
+    assert state == whole
+    assert everything_written(tmp_path / "stopped") == everything_written(tmp_path / "whole")
 
 
 def test_schedules_are_recorded_as_applied(make_learner, tmp_path):

@@ -37,7 +37,7 @@ from textlora.rundir import CHECKPOINTS, HISTORY
 from textlora.settings import Recipe
 
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
-_FORMAT = 2
+_FORMAT = 3
 # What may differ between a run and its continuation: where and how often things are kept.
 _FREE = {"training.keep_checkpoints", "training.checkpoint_minutes", "training.prefix_cache_gb"}
 
@@ -65,6 +65,7 @@ class TrainingState:
     gradient_norm: float = 0.0  # of the last step, before clipping
     best_step: int = 0  # 0 = nothing evaluated yet
     best_value: float = -float("inf")
+    best_loss: float = float("inf")  # on validation at best_step: of equal values the lower wins
     stale_evaluations: int = 0  # evaluations since the best one
     loss_total: float = 0.0  # summed over the texts since the last record
     loss_texts: int = 0
@@ -100,7 +101,8 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, origin: Origin) -> None:
     """
     state = asdict(checkpoint.state)
     effort = state.pop("effort")  # stored apart, so that equal states are equal bytes
-    state["best_value"] = None if checkpoint.state.best_step == 0 else state["best_value"]
+    if checkpoint.state.best_step == 0:
+        state["best_value"] = state["best_loss"] = None  # JSON has no infinity
     about = {
         "format": _FORMAT,
         "state": state,
@@ -212,7 +214,7 @@ def _read(
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _DamageError(f"{folder}: {_STATE} is damaged ({error!r:.100})") from None
     if state.best_value is None:
-        state.best_value = -float("inf")
+        state.best_value, state.best_loss = -float("inf"), float("inf")
     weights = _load(folder / _WEIGHTS, shapes)
     return Checkpoint(state, weights, _load(folder / _OPTIMIZER, optimizer), history)
 

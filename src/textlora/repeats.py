@@ -87,9 +87,10 @@ def _read_finished(
     return None
 
 
-def _rate(validation: AnyEvaluation, metric: str) -> float:
+def _rate(validation: AnyEvaluation, metric: str) -> tuple[float, float]:
+    """The metric, larger is better; of equal values the lower loss, as in a single run."""
     figures = _list_figures(validation)
-    return -figures["loss"] if metric == "loss" else figures[metric]
+    return -figures["loss"] if metric == "loss" else figures[metric], -figures["loss"]
 
 
 def _list_figures(evaluation: AnyEvaluation) -> dict[str, float]:

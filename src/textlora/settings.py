@@ -123,7 +123,8 @@ class TrainingSettings(_Section):
     class_weights: Literal["none", "balanced"] = "none"  # balanced: rare classes count more
     focal_gamma: float = Field(0.0, ge=0.0)  # of the focal loss: sure texts count less; 0 = off
     evaluate_every: int = Field(0, ge=0)  # steps; 0 = at the end of each epoch
-    best_metric: Metric = "accuracy"  # on validation; the best checkpoint is the one that is saved
+    # On validation, of equals the lower loss; the best checkpoint is the one that is saved.
+    best_metric: Metric = "accuracy"
     patience: int = Field(
         0, ge=0
     )  # evaluations without a better one before stopping; 0 = never stop

@@ -278,9 +278,12 @@ def _make_record(
 
 
 def _keep_best(state: TrainingState, validation: ValidationRecord, metric: str) -> None:
+    # Few texts have many ties in accuracy; the lower loss of two equals is the better fitted.
     value = -validation.loss if metric == "loss" else getattr(validation, metric)
-    if value > state.best_value or state.best_step == 0:
-        state.best_step, state.best_value, state.stale_evaluations = state.step, value, 0
+    found = (value, -validation.loss)
+    if found > (state.best_value, -state.best_loss) or state.best_step == 0:
+        state.best_step, state.stale_evaluations = state.step, 0
+        state.best_value, state.best_loss = value, validation.loss
     else:
         state.stale_evaluations += 1
 
