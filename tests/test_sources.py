@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from textlora.columns import find_text_columns
 from textlora.errors import DataError
 from textlora.settings import DataSettings
-from textlora.sources import find_text_columns, read_splits
+from textlora.sources import read_splits
 
 AG_NEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from textlora.errors import SettingsError
 from textlora.settings import AdapterSettings, DropoutSettings, Matrix
+from textlora.targets import expand_targets
 
 # Module names below a layer: BERT, RoBERTa, ELECTRA; MPNet; DistilBERT; DeBERTa-v2; ModernBERT.
 _SUFFIXES: dict[Matrix, tuple[str, ...]] = {
@@ -230,12 +231,7 @@ def _select(
             "adapter.targets: this model's layers have names that textlora does not know; "
             "use a BERT, RoBERTa, MPNet, DistilBERT, ELECTRA, DeBERTa-v2 or ModernBERT encoder"
         )
-    wanted: set[tuple[int, str]] = set()
-    for selector, terms in targets.items():
-        for layer in _parse_layers(selector, num_layers, targets):
-            wanted.update((layer, part) for term in terms for part in _expand(term))
-    if not wanted:
-        raise SettingsError("adapter.targets: names no matrix; name at least one, such as query")
+    wanted = expand_targets(targets, num_layers)
     existing = {(matrix.layer, term) for matrix in found for term in matrix.terms}
     missing = sorted(wanted - existing)
     if missing:
@@ -245,54 +241,6 @@ def _select(
             f"adapter.targets: layer {layer} has no {term!r} matrix; it has {', '.join(known)}"
         )
     return [m for m in found if any((m.layer, term) in wanted for term in m.terms)]
-
-
-def _expand(term: Matrix) -> tuple[str, ...]:
-    return ("ffn_in", "ffn_out") if term == "ffn" else (term,)
-
-
-def _parse_layers(
-    selector: str, num_layers: int, targets: dict[str, tuple[Matrix, ...]]
-) -> list[int]:
-    """Layer numbers of "all", "last 4", "3", "2-5" or "0,5,10"."""
-    if selector == "all":
-        return list(range(num_layers))
-    if match := re.fullmatch(r"last (\d+)", selector):
-        layers = list(range(num_layers - int(match[1]), num_layers))
-    elif re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", selector.replace(" ", "")):
-        bounds = [part.split("-") for part in selector.replace(" ", "").split(",")]
-        layers = [layer for b in bounds for layer in range(int(b[0]), int(b[-1]) + 1)]
-    else:
-        raise SettingsError(
-            f"adapter.targets: layers {selector!r} not understood; "
-            'write "all", "last 4", "0", "2-5" or "0,5,10"'
-        )
-    outside = [layer for layer in layers if not 0 <= layer < num_layers]
-    if outside or not layers:
-        raise SettingsError(
-            f"adapter.targets: layer {outside[0] if outside else selector} does not exist; "
-            f"this model has {num_layers} layers, 0 to {num_layers - 1}"
-            f"{_suggest(targets, num_layers)}"
-        )
-    return layers
-
-
-def _suggest(targets: dict[str, tuple[Matrix, ...]], num_layers: int) -> str:
-    """The same targets at the same relative depth, as a flag to paste; empty if not numbers."""
-    if not all(selector.isdigit() for selector in targets):
-        return ""
-    deepest = max(11, *(int(selector) for selector in targets))  # 11: written for a 12-layer model
-    moved: dict[int, list[str]] = {}
-    for selector, terms in targets.items():
-        layer = int(int(selector) * (num_layers - 1) / deepest + 0.5)
-        moved.setdefault(layer, []).extend(
-            term for term in terms if term not in moved.get(layer, [])
-        )
-    body = ", ".join(
-        f"{layer} = [{', '.join(chr(34) + term + chr(34) for term in terms)}]"
-        for layer, terms in moved.items()
-    )
-    return f"; the same depths here are --set 'adapter.targets={{ {body} }}'"
 
 
 def _find_trained_modules(model: nn.Module, new_parameters: set[str]) -> list[TrainedModule]:

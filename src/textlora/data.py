@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedShuffleSplit
 
+from textlora.columns import name_label_set
 from textlora.corrections import read_corrections
 from textlora.errors import DataError, SettingsError
 from textlora.labelsets import find_separator
 from textlora.settings import DataSettings
-from textlora.sources import RawSplit, name_label_set, read_splits
+from textlora.sources import RawSplit, read_splits
 from textlora.stratification import hold_out_sets
 
 _BARE_ENTITY = re.compile(r"(?<![&\w])(?<!amp;)(#\d{2,5}|quot|amp|lt|gt|nbsp|apos);")

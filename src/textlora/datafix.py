@@ -15,13 +15,14 @@ from typing import IO, Any
 
 import ftfy
 
+from textlora.columns import clean_label, find_columns
 from textlora.data import clean_text
 from textlora.datacheck import find_variants, has_markup, is_misread
 from textlora.errors import DataError
 from textlora.files import stage_folder
 from textlora.labelsets import join_labels, list_elements
 from textlora.settings import DataSettings
-from textlora.sources import RawSplit, clean_label, find_columns, find_files
+from textlora.sources import RawSplit, find_files
 from textlora.tables import read_rows
 
 REMOVED = "removed.csv"

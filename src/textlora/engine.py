@@ -15,11 +15,11 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
-from torch.autograd import Function
 
 from textlora.attention import attend
 from textlora.batching import Batch
 from textlora.heads import find_pooling, pool
+from textlora.padding import gather, spread
 from textlora.projection import AnyProjection, PackedProjection, Projection, is_supported
 
 # Tokens of a batch. On a CPU enough to fill its matrix units, little for its caches; a GPU wants
@@ -148,7 +148,7 @@ class Engine:
         if self._pooling == "mean":
             for layer in self._layers[start:]:
                 hidden = self._apply(layer, hidden, batch, bias)
-            padded = _spread(hidden, batch).view(*batch.places.shape, -1)
+            padded = spread(hidden, batch).view(*batch.places.shape, -1)
             return self._base.classifier(pool(padded, batch.mask, "mean"))
         for layer in self._layers[start:-1]:
             hidden = self._apply(layer, hidden, batch, bias)
@@ -168,14 +168,14 @@ class Engine:
     def _apply(self, layer: _Layer, hidden: Tensor, batch: Batch, bias: Tensor | None) -> Tensor:
         """One layer. Shapes: hidden and the result (tokens, width)."""
         query, key, value = (
-            self._split_heads(_spread(part(hidden), batch), batch)
+            self._split_heads(spread(part(hidden), batch), batch)
             for part in (layer.query, layer.key, layer.value)
         )
         found = attend(
             query, key, value, scale=self._scale, bias=bias, dropout=layer.shares_dropout
         )
         rows = found.transpose(1, 2).reshape(-1, hidden.shape[1])
-        return layer.finish(_gather(rows, batch), hidden)
+        return layer.finish(gather(rows, batch), hidden)
 
     def _apply_last(
         self, layer: _Layer, hidden: Tensor, batch: Batch, bias: Tensor | None
@@ -184,7 +184,7 @@ class Engine:
         first = hidden[batch.starts]
         query = layer.query(first).view(-1, self._num_heads, 1, self._head_size)
         key, value = (
-            self._split_heads(_spread(part(hidden), batch), batch)
+            self._split_heads(spread(part(hidden), batch), batch)
             for part in (layer.key, layer.value)
         )
         own = None if bias is None else bias[:, :, :1]
@@ -256,53 +256,6 @@ class Engine:
 def _is_gelu(activation: nn.Module) -> bool:
     """Whether it is the exact one, not an approximation."""
     return getattr(activation, "act", None) is nn.functional.gelu
-
-
-# Every real token has one padded place, so gradients go back by index as well; torch would add them
-# up row by row. What stands for padding is read by no text, and gets no gradient.
-
-
-class _Spread(Function):
-    """Rows of tokens to padded places. Shapes: (tokens, width) to (texts * length, width)."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, batch: Batch) -> Tensor:
-        ctx.batch = batch
-        return rows.index_select(0, batch.places.flatten())
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        found = gradient.index_select(0, ctx.batch.order)
-        found[ctx.batch.num_tokens :] = 0
-        return found, None
-
-
-class _Gather(Function):
-    """Padded places to rows of tokens. Shapes: (texts * length, width) to (tokens, width)."""
-
-    @staticmethod
-    def forward(ctx: Any, padded: Tensor, batch: Batch) -> Tensor:
-        ctx.batch = batch
-        return padded.index_select(0, batch.order)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        # The first token of no text has no gradient, and it is that of all padding.
-        return gradient.index_select(0, ctx.batch.places.flatten()), None
-
-
-def _spread(rows: Tensor, batch: Batch) -> Tensor:
-    if torch.is_grad_enabled():
-        spread: Tensor = _Spread.apply(rows, batch)  # type: ignore[no-untyped-call]
-        return spread
-    return rows.index_select(0, batch.places.flatten())  # can be traced
-
-
-def _gather(padded: Tensor, batch: Batch) -> Tensor:
-    if torch.is_grad_enabled():
-        gathered: Tensor = _Gather.apply(padded, batch)  # type: ignore[no-untyped-call]
-        return gathered
-    return padded.index_select(0, batch.order)
 
 
 def _take_apart(layer: Any) -> _Layer:

@@ -12,9 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from textlora.columns import find_text_columns
 from textlora.data import clean_text
 from textlora.errors import DataError
-from textlora.sources import find_text_columns
 from textlora.tables import STREAM, SUFFIXES, Format, Row, count_rows, read_rows
 
 NO_TEXT = "no text"

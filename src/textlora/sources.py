@@ -5,15 +5,16 @@ one file a split (`train.csv`, `data/train-00000.parquet`, ...), one file, or `e
 """
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from textlora.columns import find_columns, find_slice_columns, join_texts, name_labels, name_value
 from textlora.errors import DataError
 from textlora.hub import go_offline, is_hub_reachable
-from textlora.labelsets import join_labels, list_elements, split_labels
+from textlora.labelsets import split_labels
 from textlora.settings import DataSettings
 from textlora.tables import SUFFIXES, find_format, read_rows
 
@@ -23,9 +24,6 @@ _SPLIT_NAMES = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
 }
-_TEXT_NAMES = ("text", "sentence", "content", "review", "headline", "message", "document")
-_TITLE_AND_BODY = (("title", "description"), ("title", "text"), ("title", "body"))
-_LABEL_NAMES = ("label", "labels", "category", "class", "target", "topic", "intent", "sentiment")
 
 
 @dataclass(frozen=True)
@@ -130,16 +128,16 @@ def _convert_dataset(
         *texts, labels = (list(column) for column in rows)
         if all(label == -1 for label in labels):
             continue  # how the Hub marks a split whose labels are kept secret
-        joined = [_join_texts(row) for row in zip(*texts, strict=True)]
+        joined = [join_texts(row) for row in zip(*texts, strict=True)]
         lines = list(range(1, len(labels) + 1))
         place = f"{where} {key}"
-        converted = _name_labels(place, lines, labels, tuple(names), settings, tolerant)
+        converted = name_labels(place, lines, labels, tuple(names), settings, tolerant)
         part = RawSplit(
             place, joined, converted, [place] * len(lines), lines, tuple(names),
             separator=settings.label_separator if settings.multi_label else "",
         )  # fmt: skip
-        kept = _find_slices(dataset.column_names, settings)
-        slices = {column: [*map(_name_value, dataset[column])] for column in kept}
+        kept = find_slice_columns(dataset.column_names, settings)
+        slices = {column: [*map(name_value, dataset[column])] for column in kept}
         parts[name] = replace(part, slices=slices)
     return parts
 
@@ -224,95 +222,20 @@ def _read_file(path: Path, settings: DataSettings, tolerant: bool) -> RawSplit:
             continue
         if columns is None:
             columns = find_columns(list(row.values), str(path), settings)
-            slices = {column: [] for column in _find_slices(list(row.values), settings)}
+            slices = {column: [] for column in find_slice_columns(list(row.values), settings)}
         text_columns, label_column = columns
         for column, values in slices.items():
-            values.append(_name_value(row.values.get(column)))
-        texts.append(_join_texts(row.values.get(column) for column in text_columns))
+            values.append(name_value(row.values.get(column)))
+        texts.append(join_texts(row.values.get(column) for column in text_columns))
         labels.append(row.values.get(label_column))
         lines.append(row.line)
     if not texts:
         raise DataError(f"{path}: has no rows; give a file with a header and labelled texts")
-    converted = _name_labels(str(path), lines, labels, settings.label_names, settings, tolerant)
+    converted = name_labels(str(path), lines, labels, settings.label_names, settings, tolerant)
     return RawSplit(
         str(path), texts, converted, [str(path)] * len(texts), lines, settings.label_names,
         slices, faults, settings.label_separator if settings.multi_label else "",
     )  # fmt: skip
-
-
-def _find_slices(columns: Sequence[str], settings: DataSettings) -> list[str]:
-    """Those that this split has; whether the split that is scored has them is checked there."""
-    return [column for column in settings.slice_columns if column in columns]
-
-
-def _name_value(value: Any) -> str:
-    return clean_label("" if value is None else str(value)) or "(empty)"
-
-
-def _name_labels(
-    where: str,
-    lines: list[int],
-    labels: list[Any],
-    names: tuple[str, ...],
-    settings: DataSettings,
-    tolerant: bool,
-) -> list[str]:
-    """`names` are those of integer labels; labels that are names already stay what they are."""
-    converted = []
-    for line, label in zip(lines, labels, strict=True):
-        if settings.multi_label:
-            converted.append(name_label_set(label, names, settings.label_separator, where, line))
-            continue
-        if isinstance(label, list):
-            raise DataError(
-                f"{where}:{line}: the label is a list, {label!r:.80}; set data.multi_label=true "
-                "for texts with several labels, or give one label a text"
-            )
-        name = _name_label(label, names)
-        if not name and not tolerant:
-            raise DataError(f"{where}:{line}: no label, got {label!r}; label this row or remove it")
-        converted.append(name)
-    return converted
-
-
-def name_label_set(cell: Any, names: tuple[str, ...], separator: str, where: str, line: int) -> str:
-    """The labels of a cell as one text (see `labelsets`); an empty cell is an empty set.
-
-    Raises:  DataError for a label that holds the separator, or is none.
-    """
-    found = []
-    for element in list_elements(cell, separator):
-        if isinstance(element, list | dict):
-            raise DataError(
-                f"{where}:{line}: labels cannot be read, got {cell!r:.80}; give a list of names, "
-                f"or names with {separator!r} between them"
-            )
-        name = _name_label(element, names) or clean_label(str(element))
-        if separator in name:
-            raise DataError(
-                f"{where}:{line}: label {name!r} holds the separator {separator!r}; set "
-                "data.label_separator to a sign that no label has"
-            )
-        found.append(name)
-    return join_labels(filter(None, found), separator)
-
-
-def _join_texts(values: Iterable[Any]) -> str:
-    return "\n".join("" if value is None else str(value) for value in values)
-
-
-def clean_label(label: str) -> str:
-    """One line of encodable text: a label stands in tables, files and pictures."""
-    return " ".join(label.encode("utf-8", "replace").decode("utf-8").split())
-
-
-def _name_label(label: Any, names: tuple[str, ...]) -> str:
-    if isinstance(label, float) and label.is_integer():
-        label = int(label)  # a column of whole numbers that has gaps is read as floats
-    text = "" if label is None or isinstance(label, list | dict) else clean_label(str(label))
-    if text in names or not text.removeprefix("-").isdecimal() or not names:
-        return text
-    return names[int(text)] if 0 <= int(text) < len(names) else ""
 
 
 def _join(where: str, parts: list[RawSplit]) -> RawSplit:
@@ -343,57 +266,3 @@ def _find_split_name(name: str) -> str | None:
     match = re.fullmatch(r"([a-z]+)([-_.]?\d+(-of-\d+)?)?", name.lower().split(".")[0])
     word = match[1] if match else ""
     return next((split for split, words in _SPLIT_NAMES.items() if word in words), None)
-
-
-def find_columns(
-    columns: list[str], where: str, settings: DataSettings
-) -> tuple[tuple[str, ...], str]:
-    """The columns that hold the text, and the one that holds the label.
-
-    Raises:  DataError listing the columns that exist.
-    """
-    known = {column.lower(): column for column in columns}
-    return find_text_columns(columns, where, settings.text_columns), _find_label(
-        known, where, settings
-    )
-
-
-def find_text_columns(
-    columns: list[str], where: str, wanted: Sequence[str] = ()
-) -> tuple[str, ...]:
-    """The columns that hold the text: those named, else found by their usual names.
-
-    Raises:  DataError listing the columns that exist.
-    """
-    missing = [column for column in wanted if column not in columns]
-    if missing:
-        raise DataError(
-            f"{where}: no column {missing[0]!r}; it has {', '.join(map(repr, columns))}"
-        )
-    if wanted:
-        return tuple(wanted)
-    known = {column.lower(): column for column in columns}
-    for names in (*_TITLE_AND_BODY, *((name,) for name in _TEXT_NAMES)):
-        if all(name in known for name in names):
-            return tuple(known[name] for name in names)
-    raise DataError(
-        f"{where}: no text column; it has {', '.join(map(repr, columns))}; name one "
-        "(train: --set 'data.text_columns=[\"...\"]', predict: --text-column)"
-    )
-
-
-def _find_label(known: dict[str, str], where: str, settings: DataSettings) -> str:
-    if settings.label_column:
-        if settings.label_column in known.values():
-            return settings.label_column
-        raise DataError(
-            f"{where}: no column {settings.label_column!r}; "
-            f"it has {', '.join(map(repr, known.values()))}"
-        )
-    for name in _LABEL_NAMES:
-        if name in known:
-            return known[name]
-    raise DataError(
-        f"{where}: no label column; it has {', '.join(map(repr, known.values()))}; "
-        "name one with --set data.label_column=..."
-    )

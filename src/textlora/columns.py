@@ -1,0 +1,148 @@
+"""The columns of labelled texts, and what their cells mean: text, label, set of labels."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from textlora.errors import DataError
+from textlora.labelsets import join_labels, list_elements
+from textlora.settings import DataSettings
+
+_TEXT_NAMES = ("text", "sentence", "content", "review", "headline", "message", "document")
+_TITLE_AND_BODY = (("title", "description"), ("title", "text"), ("title", "body"))
+_LABEL_NAMES = ("label", "labels", "category", "class", "target", "topic", "intent", "sentiment")
+
+
+def find_columns(
+    columns: list[str], where: str, settings: DataSettings
+) -> tuple[tuple[str, ...], str]:
+    """The columns that hold the text, and the one that holds the label.
+
+    Raises:  DataError listing the columns that exist.
+    """
+    known = {column.lower(): column for column in columns}
+    return find_text_columns(columns, where, settings.text_columns), _find_label(
+        known, where, settings
+    )
+
+
+def find_text_columns(
+    columns: list[str], where: str, wanted: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The columns that hold the text: those named, else found by their usual names.
+
+    Raises:  DataError listing the columns that exist.
+    """
+    missing = [column for column in wanted if column not in columns]
+    if missing:
+        raise DataError(
+            f"{where}: no column {missing[0]!r}; it has {', '.join(map(repr, columns))}"
+        )
+    if wanted:
+        return tuple(wanted)
+    known = {column.lower(): column for column in columns}
+    for names in (*_TITLE_AND_BODY, *((name,) for name in _TEXT_NAMES)):
+        if all(name in known for name in names):
+            return tuple(known[name] for name in names)
+    raise DataError(
+        f"{where}: no text column; it has {', '.join(map(repr, columns))}; name one "
+        "(train: --set 'data.text_columns=[\"...\"]', predict: --text-column)"
+    )
+
+
+def _find_label(known: dict[str, str], where: str, settings: DataSettings) -> str:
+    if settings.label_column:
+        if settings.label_column in known.values():
+            return settings.label_column
+        raise DataError(
+            f"{where}: no column {settings.label_column!r}; "
+            f"it has {', '.join(map(repr, known.values()))}"
+        )
+    for name in _LABEL_NAMES:
+        if name in known:
+            return known[name]
+    raise DataError(
+        f"{where}: no label column; it has {', '.join(map(repr, known.values()))}; "
+        "name one with --set data.label_column=..."
+    )
+
+
+def find_slice_columns(columns: Sequence[str], settings: DataSettings) -> list[str]:
+    """The slice columns that this split has; the split that is scored is checked there."""
+    return [column for column in settings.slice_columns if column in columns]
+
+
+def name_value(value: Any) -> str:
+    """The value of a slice column as it is shown; an empty cell has a name too."""
+    return clean_label("" if value is None else str(value)) or "(empty)"
+
+
+def name_labels(
+    where: str,
+    lines: list[int],
+    labels: list[Any],
+    names: tuple[str, ...],
+    settings: DataSettings,
+    tolerant: bool,
+) -> list[str]:
+    """The label, or set of labels, of each cell; `names` are those of integer labels.
+
+    Labels that are names already stay what they are. When `tolerant`, a row without one has "".
+
+    Raises:  DataError with the line of a cell that cannot be read.
+    """
+    converted = []
+    for line, label in zip(lines, labels, strict=True):
+        if settings.multi_label:
+            converted.append(name_label_set(label, names, settings.label_separator, where, line))
+            continue
+        if isinstance(label, list):
+            raise DataError(
+                f"{where}:{line}: the label is a list, {label!r:.80}; set data.multi_label=true "
+                "for texts with several labels, or give one label a text"
+            )
+        name = _name_label(label, names)
+        if not name and not tolerant:
+            raise DataError(f"{where}:{line}: no label, got {label!r}; label this row or remove it")
+        converted.append(name)
+    return converted
+
+
+def name_label_set(cell: Any, names: tuple[str, ...], separator: str, where: str, line: int) -> str:
+    """The labels of a cell as one text (see `labelsets`); an empty cell is an empty set.
+
+    Raises:  DataError for a label that holds the separator, or is none.
+    """
+    found = []
+    for element in list_elements(cell, separator):
+        if isinstance(element, list | dict):
+            raise DataError(
+                f"{where}:{line}: labels cannot be read, got {cell!r:.80}; give a list of names, "
+                f"or names with {separator!r} between them"
+            )
+        name = _name_label(element, names) or clean_label(str(element))
+        if separator in name:
+            raise DataError(
+                f"{where}:{line}: label {name!r} holds the separator {separator!r}; set "
+                "data.label_separator to a sign that no label has"
+            )
+        found.append(name)
+    return join_labels(filter(None, found), separator)
+
+
+def clean_label(label: str) -> str:
+    """One line of encodable text: a label stands in tables, files and pictures."""
+    return " ".join(label.encode("utf-8", "replace").decode("utf-8").split())
+
+
+def _name_label(label: Any, names: tuple[str, ...]) -> str:
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)  # a column of whole numbers that has gaps is read as floats
+    text = "" if label is None or isinstance(label, list | dict) else clean_label(str(label))
+    if text in names or not text.removeprefix("-").isdecimal() or not names:
+        return text
+    return names[int(text)] if 0 <= int(text) < len(names) else ""
+
+
+def join_texts(values: Iterable[Any]) -> str:
+    """The text columns of a row as one text, a line each."""
+    return "\n".join("" if value is None else str(value) for value in values)

@@ -1,0 +1,233 @@
+"""Scores, comparisons and explanations as short tables for a terminal."""
+
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from textlora.answers import list_mistakes
+from textlora.assessment import Assessment
+from textlora.comparison import Comparison
+from textlora.console import make_table, print_line, shorten, show
+from textlora.evaluation import AnyEvaluation, Evaluation, SetEvaluation
+from textlora.explanation import Explanation
+from textlora.metrics import ClassScores
+from textlora.predictor import Answer, Prediction
+from textlora.seeds import Repeats
+from textlora.setmetrics import SetScores
+
+_MAX_CONFUSIONS = 2
+_MAX_WORDS = 12
+NO_LABEL = "(no label)"
+
+
+def show_evaluation(evaluation: AnyEvaluation) -> None:
+    """Print overall figures, what they are compared with, and the table per class."""
+    scores = evaluation.scores
+    used = ""
+    if evaluation.chose_checkpoint:
+        what = "checkpoint and thresholds" if isinstance(scores, SetScores) else "checkpoint"
+        used = f" (these rows chose the {what})"
+    print_line(f"{evaluation.split}: {scores.num_texts:,} texts of {evaluation.source}{used}")
+    low, high = scores.accuracy_interval.low, scores.accuracy_interval.high
+    name = "all labels of a text right" if isinstance(scores, SetScores) else "accuracy"
+    print_line(f"  {name}  {scores.accuracy:.2%}  (95 % interval {low:.2%} to {high:.2%})")
+    _show_averages(evaluation)
+    for baseline in evaluation.baselines:
+        print_line(f"  beside {baseline.name} ({baseline.accuracy:.2%}): {baseline.verdict}")
+    _show_findings(evaluation)
+    if isinstance(scores, SetScores):
+        _show_labels(scores)
+    else:
+        _show_classes(scores.classes)
+
+
+def _show_averages(evaluation: AnyEvaluation) -> None:
+    scores, calibration, f1 = evaluation.scores, evaluation.calibration, evaluation.f1_intervals
+    ways = [("weighted", scores.weighted, f1.weighted), ("macro", scores.macro, f1.macro)]
+    if isinstance(evaluation, SetEvaluation):
+        ways.insert(0, ("micro", evaluation.scores.micro, evaluation.f1_intervals.micro))
+    for name, average, interval in ways:
+        print_line(
+            f"  {name:<9} precision {average.precision:.2%}  recall {average.recall:.2%}  "
+            f"F1 {average.f1:.2%} ({interval.low:.2%} to {interval.high:.2%})"
+        )
+    if isinstance(evaluation, SetEvaluation):
+        sets = evaluation.scores
+        print_line(
+            f"  {sets.hamming_loss:.2%} of the decisions about a label are wrong (Hamming loss); "
+            f"{sets.labels_per_text:.2f} labels a text, {sets.predicted_per_text:.2f} given; "
+            f"{sets.num_without:,} texts without a label, {sets.num_predicted_without:,} given none"
+        )
+    print_line(
+        f"  confidence is off by {calibration.error:.2%} (expected calibration error), "
+        f"log loss {scores.loss:.4f}, Brier {calibration.brier:.4f}"
+    )
+
+
+def _show_findings(evaluation: AnyEvaluation) -> None:
+    for part, leaks in (evaluation.leaks or {}).items():
+        if leaks.count:
+            exact = leaks.same_label + leaks.other_label
+            near = leaks.near_same_label + leaks.near_other_label
+            print_line(
+                f"  {exact:,} texts are also in {part} and {near:,} nearly so, "
+                f"{leaks.other_label + leaks.near_other_label:,} with another label; without them "
+                f"{leaks.accuracy_without:.2%}"
+            )
+    if evaluation.num_truncated:
+        print_line(
+            f"  {evaluation.num_truncated:,} texts were longer than the model reads and were cut"
+        )
+    for note in evaluation.notes:
+        print_line(f"  {note}")
+
+
+def _show_classes(classes: Sequence[ClassScores]) -> None:
+    columns = ("label", "accuracy", "correct/total", "precision", "F1", "most often taken for")
+    table = make_table(columns, right={1, 2, 3, 4})
+    for item in classes:
+        figures = (f"{item.accuracy:.2%}", f"{item.correct:,}/{item.total:,}")
+        table.add_row(
+            Text(item.label), *figures, f"{item.precision:.2%}", f"{item.f1:.2%}", _confusions(item)
+        )
+    show(table)
+
+
+def _confusions(item: ClassScores) -> Text:
+    shown = item.confusions[:_MAX_CONFUSIONS]
+    return Text(", ".join(f"{confusion.label} {confusion.count:,}" for confusion in shown))
+
+
+def _show_labels(scores: SetScores) -> None:
+    columns = ("label", "texts", "given", "right", "missed", "added",
+               "precision", "recall", "F1", "threshold")  # fmt: skip
+    table = make_table(columns, right=set(range(1, len(columns))))
+    for item in scores.labels:
+        counts = (item.total, item.predicted, item.correct, item.missed, item.added)
+        shares = (item.precision, item.recall, item.f1)
+        table.add_row(
+            Text(item.label),
+            *(f"{count:,}" for count in counts),
+            *(f"{share:.2%}" for share in shares),
+            f"{item.threshold:.3f}",
+        )
+    show(table)
+
+
+def show_details(assessment: Assessment, mistakes: int) -> None:
+    """Print what can be accepted above which confidence, slices, and the surest mistakes."""
+    evaluation = assessment.evaluation
+    if isinstance(evaluation, Evaluation):
+        _show_thresholds(evaluation)
+    _show_slices(evaluation)
+    for item in list_mistakes(assessment.answers, mistakes):
+        true, given = item.label or NO_LABEL, item.predicted or NO_LABEL
+        print_line(f"{true}, taken for {given} with {item.confidence:.0%}")
+        print_line(f"  {shorten(item.text)}")
+
+
+def _show_thresholds(evaluation: Evaluation) -> None:
+    """Of several levels with one threshold, the highest says all."""
+    levels = {item.confidence: item for item in evaluation.coverage.thresholds}
+    columns = ("right on validation", "accept above", "answered", "right of these", "95 % interval")
+    table = make_table(columns, right={0, 1, 2, 3})
+    for item in levels.values():
+        interval = f"{item.interval.low:.2%} to {item.interval.high:.2%}"
+        figures = (f"{item.confidence:.2%}", f"{item.coverage:.1%}", f"{item.precision:.2%}")
+        table.add_row(f"{item.wanted:.1%}", *figures, interval)
+    show(table)
+
+
+def _show_slices(evaluation: AnyEvaluation) -> None:
+    table = make_table(("texts by", "value", "texts", "accuracy", "95 % interval"), {2, 3})
+    for item in evaluation.slices:
+        interval = f"{item.accuracy_interval.low:.2%} to {item.accuracy_interval.high:.2%}"
+        figures = (f"{item.num_texts:,}", f"{item.accuracy:.2%}", interval)
+        table.add_row(Text(item.column), Text(item.value), *figures)
+    show(table)
+
+
+def show_comparison(comparison: Comparison, examples: int) -> None:
+    """Print both scores and costs, the paired test, and where the two differ."""
+    first, second = comparison.first, comparison.second
+    print_line(f"{comparison.split}: {comparison.num_texts:,} texts of {comparison.source}")
+    columns = (
+        "",
+        "run",
+        "accuracy",
+        "95 % interval",
+        "macro F1",
+        "trained",
+        "adapter",
+        "training",
+        "texts/s",
+    )
+    table = make_table(columns, right={2, 4, 5, 6, 7, 8})
+    for name, item in (("A", first), ("B", second)):
+        interval = f"{item.accuracy_interval.low:.2%} to {item.accuracy_interval.high:.2%}"
+        figures = (f"{item.accuracy:.2%}", interval, f"{item.f1_macro:.2%}")
+        took = "" if item.training_seconds is None else f"{item.training_seconds:,.0f} s"
+        cost = (f"{item.trainable_parameters:,}", f"{item.adapter_bytes / 1e6:.1f} MB", took)
+        rate = f"{comparison.num_texts / item.seconds:,.0f}"
+        table.add_row(name, Text(item.run), *figures, *cost, rate)
+    show(table)
+    print_line(f"A beside B: {comparison.verdict}; McNemar p = {comparison.paired.p_value:.2g}")
+    if comparison.repeats:
+        print_line(f"A beside B over their seeds: {comparison.repeats}")
+    print_line(f"the same answer to {comparison.agreement:.2%} of the texts")
+    table = make_table(("label", "both right", "only A", "only B", "neither"), {1, 2, 3, 4})
+    for row in comparison.classes:
+        counts = (row.both, row.only_first, row.only_second, row.neither)
+        table.add_row(Text(row.label), *(f"{count:,}" for count in counts))
+    show(table)
+    for name, flips in (("A", comparison.only_first), ("B", comparison.only_second)):
+        for flip in flips[:examples]:
+            print_line(
+                f"only {name} is right: {flip.label or NO_LABEL} (A says {flip.first or NO_LABEL} "
+                f"with {flip.first_confidence:.0%}, B {flip.second or NO_LABEL} with "
+                f"{flip.second_confidence:.0%})"
+            )
+            print_line(f"  {shorten(flip.text)}")
+
+
+def show_repeats(repeats: Repeats) -> None:
+    """Print mean and spread of each figure on each split."""
+    columns = (
+        "split",
+        "figure",
+        "mean",
+        "95 % interval of the mean",
+        "spread",
+        "lowest",
+        "highest",
+    )
+    table = make_table(columns, right={2, 3, 4, 5, 6})
+    for split, figures in repeats.splits.items():
+        for name, item in figures.items():
+            shown = "{:.4f}" if name == "loss" else "{:.2%}"
+            interval = f"{shown} to {shown}".format(item.interval.low, item.interval.high)
+            rest = (item.deviation, min(item.values), max(item.values))
+            mean = shown.format(item.mean)
+            table.add_row(split, name, mean, interval, *(shown.format(value) for value in rest))
+    show(table, title=f"{len(repeats.seeds)} repeats, seeds {', '.join(map(str, repeats.seeds))}")
+
+
+def show_explanation(explanation: Explanation) -> None:
+    """Print the answer, and the words that weigh most, for and against."""
+    print_line(", ".join(describe_answer(explanation.prediction)))
+    ordered = sorted(explanation.words, key=lambda item: -abs(item.weight))[:_MAX_WORDS]
+    largest = max((abs(item.weight) for item in ordered), default=0.0) or 1.0
+    what = (f"for {explanation.label}", f"against {explanation.label}")
+    table = make_table(("word", "log odds", ""), right={1})
+    for item in ordered:
+        bar = "#" * round(20 * abs(item.weight) / largest)
+        table.add_row(Text(item.word), f"{item.weight:+.2f}", f"{bar} {what[item.weight < 0]}")
+    show(table)
+
+
+def describe_answer(answer: Answer) -> tuple[str, str]:
+    """Label and confidence; of a set all of them."""
+    if isinstance(answer, Prediction):
+        return answer.label, f"{answer.confidence:.1%}"
+    shares = (f"{share:.1%}" for share in answer.confidences)
+    return "; ".join(answer.labels) or NO_LABEL, "; ".join(shares)
