@@ -5,7 +5,8 @@
 Trains an encoder (the embedded one, or MPNet-base in a folder) on some rows of AG News and reads
 the best validation accuracy and loss from the history. The test split is not read. What was
 measured is kept: a run that was stopped goes on, and to ask one question leaves the others as they
-are. On a GPU `--jobs 8` trains eight at a time. Writes results/accuracy_questions_<encoder>.json.
+are. Seeds are compared on the same rows alone: a source that gives others is refused. On a GPU
+`--jobs 8` trains eight at a time. Writes results/accuracy_questions_<encoder>.json.
 """
 
 import argparse
@@ -178,6 +179,15 @@ def main() -> None:
         f"model.name={options.model}", f"data.max_train_rows={options.rows}",
         "data.validation_share=0.4", "training.epochs=3", f"training.learning_rate={rate}",
     )  # fmt: skip
+    rows = load_labelled_texts(
+        load_recipe("quickstart", fixed, data__source=options.ag_news).data
+    ).fingerprint
+    if values.setdefault("data", rows) != rows:
+        # Which rows are drawn depends on the order of the labels: a Parquet file may name one, a
+        # CSV file has none.
+        parser.error(
+            f"{path.name}: was measured on other rows; name the source it is of, or move it"
+        )
     missing = [
         (question, case, changes, seed)
         for seed in range(options.seeds)
