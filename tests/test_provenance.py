@@ -13,6 +13,7 @@ from textlora.checkpoints import find_checkpoint
 from textlora.data import load_labelled_texts
 from textlora.datacheck import check_splits
 from textlora.errors import Interrupted, ModelError
+from textlora.history import read_history
 from textlora.pipeline import train_run
 from textlora.progress import Reporter
 from textlora.provenance import (
@@ -86,6 +87,20 @@ def test_time_is_added_up_over_starts_and_a_look_adds_none(recipe, tmp_path):
     assert end.effort.peak_bytes == 10**15
     again = train_steps(make_learner(recipe), tmp_path, "auto", QUIET)
     assert again.effort == end.effort
+
+
+def test_a_checkpoint_keeps_the_loss_that_tells_equals_apart(recipe, tmp_path):
+    learner = make_learner(recipe)
+    state = train_steps(learner, tmp_path, "auto", QUIET)
+    losses = {r.step: r.validation.loss for r in read_history(tmp_path) if r.validation}
+    assert load(learner, tmp_path).best_loss == state.best_loss == losses[state.best_step]
+    # One of an earlier version has none; any equal that follows then counts as better.
+    folder = max((tmp_path / "checkpoints").glob("step-*"))
+    values = json.loads((folder / "state.json").read_text())
+    del values["state"]["best_loss"]
+    rewrite(folder, json.dumps(values).encode())
+    found = load(learner, tmp_path)
+    assert (found.best_loss, found.best_step) == (float("inf"), state.best_step)
 
 
 def test_a_checkpoint_that_does_not_say_what_it_took_is_used(recipe, tmp_path):

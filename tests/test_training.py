@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from textlora import training
 from textlora.checkpoints import TrainingState
 from textlora.data import load_labelled_texts
-from textlora.errors import Interrupted, TextloraError
+from textlora.errors import TextloraError
 from textlora.history import ValidationRecord, read_history
 from textlora.learner import prepare_learner
 from textlora.progress import Reporter
@@ -125,26 +125,6 @@ def test_of_equal_values_the_lower_loss_is_the_best(metric, seen, best, stale):
         state.step = step
         training._keep_best(state, make_validation(accuracy, loss), metric)
     assert (state.best_step, state.stale_evaluations) == (best, stale)
-
-
-def test_the_loss_that_breaks_ties_survives_a_stop(make_learner, tmp_path):
-    # Three evaluations, all equal in accuracy: with a rate of nearly nothing only the loss differs.
-    changes = ("training.learning_rate=1e-6", "training.evaluate_every=8")
-    _, whole = train(make_learner, tmp_path / "whole", *changes)
-    records = [r for r in read_history(tmp_path / "whole") if r.validation]
-    assert len({r.validation.accuracy for r in records}) == 1
-    assert whole.best_step == min(records, key=lambda r: r.validation.loss).step > 8
-
-    def stop(record):
-        if record.step == 16:
-            raise Interrupted("here")
-
-    learner = make_learner(*changes)
-    with pytest.raises(Interrupted):
-        train_steps(learner, tmp_path / "stopped", "auto", QUIET, stop)
-    _, state = train(make_learner, tmp_path / "stopped", *changes)
-    assert state == whole
-    assert everything_written(tmp_path / "stopped") == everything_written(tmp_path / "whole")
 
 
 def test_schedules_are_recorded_as_applied(make_learner, tmp_path):

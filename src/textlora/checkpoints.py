@@ -37,7 +37,7 @@ from textlora.rundir import CHECKPOINTS, HISTORY
 from textlora.settings import Recipe
 
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
-_FORMAT = 3
+_FORMAT = 2
 # What may differ between a run and its continuation: where and how often things are kept.
 _FREE = {"training.keep_checkpoints", "training.checkpoint_minutes", "training.prefix_cache_gb"}
 
@@ -208,13 +208,17 @@ def _read(
         _check_same(run, values, origin)
         known = {item.name for item in fields(TrainingState)} - {"effort"}
         # Checkpoints of earlier versions do not say what they took: it is counted from here on.
+        # Nor do they have the loss of the best: what equals it next is then the better one.
         effort = Effort(**values.get("effort", {}))
-        state = TrainingState(**{name: values["state"][name] for name in known}, effort=effort)
+        stored = {"best_loss": None, **values["state"]}
+        state = TrainingState(**{name: stored[name] for name in known}, effort=effort)
         history = (folder / HISTORY).read_bytes()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _DamageError(f"{folder}: {_STATE} is damaged ({error!r:.100})") from None
     if state.best_value is None:
-        state.best_value, state.best_loss = -float("inf"), float("inf")
+        state.best_value = -float("inf")
+    if state.best_loss is None:
+        state.best_loss = float("inf")
     weights = _load(folder / _WEIGHTS, shapes)
     return Checkpoint(state, weights, _load(folder / _OPTIMIZER, optimizer), history)
 
