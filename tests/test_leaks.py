@@ -46,7 +46,7 @@ def test_leaks_are_counted_by_kind_and_the_score_is_given_without_them():
     found = find_leaks(scored, train, ("money", "sport"), np.array([0, 0, 0, 1]))
     kinds = (found.same_label, found.other_label, found.near_same_label, found.near_other_label)
     assert kinds == (1, 1, 0, 1)
-    assert found.count == 3
+    assert (found.count, found.num_left) == (3, 1)
     assert found.accuracy_with == 0.75
     assert found.accuracy_without == 1.0
     assert [item.train_label for item in found.examples] == ["money", "sport", "money"]
@@ -62,3 +62,4 @@ def test_when_all_texts_are_known_nothing_is_left_to_score():
     found = find_leaks(examples((STORY, 0)), examples((STORY, 0)), ("a", "b"), np.array([0]))
     assert found.accuracy_without == 0.0
     assert (found.interval_without.low, found.interval_without.high) == (0.0, 1.0)
+    assert found.num_left == 0

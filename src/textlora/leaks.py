@@ -53,6 +53,11 @@ class Leaks:
         """All of them."""
         return self.same_label + self.other_label + self.near_same_label + self.near_other_label
 
+    @property
+    def num_left(self) -> int:
+        """Texts that are no leak; of none, `accuracy_without` says nothing."""
+        return self.num_texts - self.count
+
 
 @dataclass(frozen=True)
 class Neighbours:

@@ -201,9 +201,10 @@ def _doubt(evaluation: AnyEvaluation) -> tuple[str, ...]:
         doubts.append("Few texts: the interval is wide.")
     for part, leaks in (evaluation.leaks or {}).items():
         if leaks.count:
+            rest = f"without them {100 * leaks.accuracy_without:.1f} %"
             doubts.append(
-                f"{leaks.count:,} texts are also in {part}, or nearly so; without them "
-                f"{100 * leaks.accuracy_without:.1f} %."
+                f"{leaks.count:,} texts are also in {part}, or nearly so; "
+                f"{rest if leaks.num_left else 'none is left'}."
             )
     if evaluation.num_truncated:
         doubts.append(f"{evaluation.num_truncated:,} texts were too long and cut.")

@@ -69,10 +69,12 @@ def _show_findings(evaluation: AnyEvaluation) -> None:
         if leaks.count:
             exact = leaks.same_label + leaks.other_label
             near = leaks.near_same_label + leaks.near_other_label
+            rest = (
+                f"without them {leaks.accuracy_without:.2%}" if leaks.num_left else "none is left"
+            )
             print_line(
                 f"  {exact:,} texts are also in {part} and {near:,} nearly so, "
-                f"{leaks.other_label + leaks.near_other_label:,} with another label; without them "
-                f"{leaks.accuracy_without:.2%}"
+                f"{leaks.other_label + leaks.near_other_label:,} with another label; {rest}"
             )
     if evaluation.num_truncated:
         print_line(
