@@ -186,7 +186,8 @@ def main() -> None:
         # Which rows are drawn depends on the order of the labels: a Parquet file may name one, a
         # CSV file has none.
         parser.error(
-            f"{path.name}: was measured on other rows; name the source it is of, or move it"
+            f"{path.name}: was measured on other rows than {options.ag_news} gives; "
+            "name its source, or move the file away"
         )
     missing = [
         (question, case, changes, seed)

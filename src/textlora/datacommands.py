@@ -10,11 +10,12 @@ from textlora.errors import DataError, SettingsError
 from textlora.options import JsonOption, ModelOption, RecipeOption, SetOption, print_json
 from textlora.settings import load_recipe
 
+_DataArgument = Annotated[str, typer.Argument(metavar="DATA", help="As --data of train.")]
 _LONGEST = 1 << 20  # tokens: so that a text that would be cut is counted whole
 
 
 def check(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="As --data of train.")],
+    data: _DataArgument,
     fix: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Write a repaired copy to a new folder.")
     ] = None,
@@ -53,7 +54,7 @@ def check(
 
 
 def audit(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="As --data of train.")],
+    data: _DataArgument,
     out: Annotated[Path, typer.Option(help="File to review.")] = Path("review.csv"),
     accept_above: Annotated[
         float,

@@ -127,20 +127,11 @@ def train(
     if seeds is not None:
         from textlora.repeats import train_repeats
 
-        _show_repeats(
-            train_repeats(
-                resolved,
-                texts,
-                out,
-                seeds,
-                resume=resume,
-                report=report,
-                track=track or (),
-                check=checked,
-            ),  # fmt: skip
-            out,
-            as_json,
-        )
+        repeats = train_repeats(
+            resolved, texts, out, seeds,
+            resume=resume, report=report, track=track or (), check=checked,
+        )  # fmt: skip
+        _show_repeats(repeats, out, as_json)
         return
     result = train_run(
         resolved, texts, out, resume=resume, report=report, track=track or (), check=checked
