@@ -85,6 +85,22 @@ def test_train_evaluate_predict(run_command, tiny_bert, data_folder, tmp_path):
     assert target.read_text().startswith("ID,Label,LabelText,Confidence\n0,")
 
 
+def test_the_report_of_a_run_without_a_test_split_is_of_validation(run_command, tiny_run, tmp_path):
+    run, page = tmp_path / "run", tmp_path / "page.html"
+    shutil.copytree(tiny_run, run)
+    (run / "predictions" / "test.jsonl").unlink()
+    stored = json.loads((run / "evaluation.json").read_text())
+    kept = [item for item in stored["evaluations"] if item["split"] == "validation"]
+    (run / "evaluation.json").write_text(json.dumps({**stored, "evaluations": kept}))
+    assert run_command("report", run, "--out", page) == (0, f"report        {page}\n", "")
+    assert "validation" in page.read_text().split("</title>")[0]
+    (run / "evaluation.json").write_text(json.dumps({**stored, "evaluations": []}))
+    code, _, err = run_command("report", run, "--out", page)
+    assert code > 0
+    assert err.count("\n") == 1
+    assert "it holds none" in err
+
+
 def test_json_is_one_object_and_nothing_else(run_command, tiny_run, data_folder, tmp_path):
     commands = {
         "plan": ["plan"],

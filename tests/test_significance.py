@@ -86,6 +86,13 @@ def test_a_spread_is_that_of_student():
     assert found.interval.high - 0.91 == pytest.approx(4.3027 * 0.01 / 3**0.5, rel=1e-4)
 
 
+def test_the_interval_of_a_share_is_one_of_shares():
+    # Two that differ by a sixth: Student's alone reaches from -43 to 168 %.
+    found = compute_spread([0.5417, 0.7083], most=1.0)
+    assert (found.interval.low, found.interval.high) == (0.0, 1.0)
+    assert compute_spread([0.5, 2.5]).interval.high > 10.0  # a loss has no upper end
+
+
 def test_a_difference_within_the_spread_of_seeds_is_no_improvement():
     words = compare_repeats([0.912, 0.905, 0.918], [0.908, 0.911, 0.902]).describe()
     assert words.startswith("no difference shown (+0.5 points; seeds spread by 0.7)")

@@ -168,7 +168,10 @@ def read_evaluations(folder: Path) -> list[AnyEvaluation]:
     path = folder / EVALUATION
     try:
         values = json.loads(path.read_text("utf-8"))["evaluations"]
-        return TypeAdapter(list[AnyEvaluation]).validate_python(values)
+        found = TypeAdapter(list[AnyEvaluation]).validate_python(values)
+        if found:
+            return found
+        reason = "it holds none"
     except ValidationError as error:
         reason = f"{error.errors()[0]['msg']} at {error.errors()[0]['loc']}"
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -5,6 +5,7 @@ RUN/seeds.json                  the figures of all of them
 RUN/                            a copy of the one that is best on validation
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -108,7 +109,10 @@ def _gather(found: list[list[AnyEvaluation]]) -> dict[str, dict[str, Spread]]:
     for parts in zip(*found, strict=True):
         figures = [_list_figures(part) for part in parts]
         splits[parts[0].split] = {
-            name: compute_spread([item[name] for item in figures]) for name in figures[0]
+            name: compute_spread(
+                [item[name] for item in figures], math.inf if name == "loss" else 1.0
+            )
+            for name in figures[0]
         }
     return splits
 

@@ -80,13 +80,17 @@ def compare(
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN [RUN ...]", help="Run folders.")],
-    split: Annotated[str, typer.Option(help="Figures on which split.")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="Figures on which split; test where there is one.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File; RUN/report.html if not named.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write one HTML page about one run, or several side by side."""
+    from textlora.evaluation import read_evaluations
     from textlora.report import REPORT, write_report
 
+    split = split or read_evaluations(runs[0])[-1].split
     path = write_report(runs, split, out or runs[0] / REPORT)
     if as_json:
         print_json({"report": path, "bytes": path.stat().st_size})

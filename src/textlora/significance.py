@@ -99,11 +99,16 @@ class Spread:
     interval: Interval
 
 
-def compute_spread(values: Sequence[float]) -> Spread:
-    """Mean, standard deviation and 95 % interval of the mean of at least two values."""
+def compute_spread(values: Sequence[float], most: float = math.inf) -> Spread:
+    """Mean, standard deviation and 95 % interval of the mean of at least two values.
+
+    The values lie between 0 and `most`, and so does the interval: of few that differ much,
+    Student's would reach beyond.
+    """
     count, mean, deviation = len(values), float(np.mean(values)), float(np.std(values, ddof=1))
     half = float(t.ppf(1 - _LEVEL / 2, count - 1)) * deviation / math.sqrt(count)
-    return Spread(tuple(values), mean, deviation, Interval(mean - half, mean + half))
+    interval = Interval(max(0.0, mean - half), min(most, mean + half))
+    return Spread(tuple(values), mean, deviation, interval)
 
 
 @dataclass(frozen=True)
