@@ -14,7 +14,8 @@ from textlora.errors import TextloraError
 from textlora.history import ValidationRecord, read_history
 from textlora.learner import prepare_learner
 from textlora.progress import Reporter
-from textlora.training import Timetable, train_steps
+from textlora.timetable import Timetable
+from textlora.training import train_steps
 
 QUIET = Reporter(quiet=True)
 

@@ -31,7 +31,8 @@ from textlora.sweepfolder import (
     name_run,
     write_found,
 )
-from textlora.training import Timetable, train_steps
+from textlora.timetable import Timetable
+from textlora.training import train_steps
 from textlora.trials import (
     TRAINED,
     Sweep,

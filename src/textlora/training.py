@@ -1,4 +1,4 @@
-"""Training, visible from top to bottom: the timetable, the loop, one step, validation, the best."""
+"""Training, visible from top to bottom: the loop, one step, validation, the best."""
 
 import math
 import time
@@ -28,62 +28,11 @@ from textlora.learner import Learner
 from textlora.prefix import Prefix, is_reread, open_prefix
 from textlora.progress import Reporter
 from textlora.runtime import measure_peak_memory, set_seed
-from textlora.schedules import compute_dropout, compute_learning_rate
-from textlora.settings import Recipe
+from textlora.timetable import Timetable
 from textlora.torchbackend import compute_logits
 
 Resume = Literal["auto", "never"]
 Follow = Callable[[StepRecord], None]
-_RECORDS_PER_EPOCH = 20  # lines of history between two evaluations, for the learning curves
-
-
-@dataclass(frozen=True)
-class Timetable:
-    """What happens at which step: the schedules and the steps of a run, from its recipe."""
-
-    recipe: Recipe
-    steps_per_epoch: int
-
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        return max(1, math.ceil(self.recipe.training.epochs * self.steps_per_epoch))
-
-    @property
-    def evaluate_every(self) -> int:
-        """Steps between two evaluations."""
-        return self.recipe.training.evaluate_every or self.steps_per_epoch
-
-    def is_evaluated(self, done: int) -> bool:
-        """Whether validation follows after `done` steps."""
-        return done % self.evaluate_every == 0 or done == self.total_steps
-
-    def is_recorded(self, done: int) -> bool:
-        """Whether a line of history is written after `done` steps."""
-        every = max(1, self.evaluate_every // _RECORDS_PER_EPOCH)
-        return done % every == 0 or self.is_evaluated(done)
-
-    def learning_rate(self, step: int) -> float:
-        """Rate applied at `step`, counted from 0."""
-        settings = self.recipe.training
-        return compute_learning_rate(
-            step,
-            peak=settings.learning_rate,
-            warmup_steps=round(settings.warmup_share * self.total_steps),
-            total_steps=self.total_steps,
-            shape=settings.schedule,
-        )
-
-    def dropout(self, step: int) -> float:
-        """Dropout applied at `step`, counted from 0."""
-        settings = self.recipe.dropout
-        return compute_dropout(
-            step,
-            start=settings.start,
-            end=settings.end,
-            total_steps=self.total_steps,
-            shape=settings.shape,
-        )
 
 
 def train_steps(
