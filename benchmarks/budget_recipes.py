@@ -12,6 +12,7 @@ On a GPU `--jobs 6` trains six at a time. Writes results/budget_recipes_<encoder
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -140,7 +141,8 @@ def main() -> None:
         if all(run["seed"] != seed for run in runs.get(name, []))
     ]
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.jobs, spawn, torch.set_num_threads, (2,)) as workers:
+    threads = max(1, len(os.sched_getaffinity(0)) // options.jobs)
+    with ProcessPoolExecutor(options.jobs, spawn, torch.set_num_threads, (threads,)) as workers:
         running = {
             workers.submit(
                 measure, make_recipe(name, options.model, options.ag_news, seed, small)

@@ -60,11 +60,11 @@ def train_peer(run: Path, model: str) -> None:
     )
     from transformers.trainer_utils import get_last_checkpoint
 
-    from textlora import encoder
+    from textlora import encoderfiles
     from textlora.data import load_labelled_texts
     from textlora.settings import DataSettings, ModelSettings
 
-    folder = encoder.locate_encoder(ModelSettings(name=model)).folder
+    folder = encoderfiles.locate_encoder(ModelSettings(name=model)).folder
     part = load_labelled_texts(DataSettings(source="embedded:headlines")).train
     tokenizer = AutoTokenizer.from_pretrained(folder)
     rows = [

@@ -155,7 +155,7 @@ def save_random_roberta(folder: Path) -> str:
     import torch
     from transformers import AutoModel
 
-    from textlora import encoder
+    from textlora import encoder, encoderfiles
     from textlora.settings import ModelSettings
 
     if not folder.is_dir():
@@ -163,7 +163,7 @@ def save_random_roberta(folder: Path) -> str:
         config = encoder.read_model_config(settings, ("a", "b"))
         torch.manual_seed(0)
         AutoModel.from_config(config).save_pretrained(folder)
-        own = encoder.locate_encoder(ModelSettings(name=encoder.EMBEDDED)).folder
+        own = encoderfiles.locate_encoder(ModelSettings(name=encoderfiles.EMBEDDED)).folder
         encoder.load_tokenizer(own, "minilm").save_pretrained(folder)
     return str(folder)
 

@@ -44,7 +44,7 @@ def save_tiny_encoder(folder: Path) -> str:
     import torch
     from transformers import BertConfig, BertModel
 
-    from textlora import encoder
+    from textlora import encoder, encoderfiles
     from textlora.settings import ModelSettings
 
     torch.manual_seed(0)
@@ -53,7 +53,7 @@ def save_tiny_encoder(folder: Path) -> str:
         intermediate_size=64, max_position_embeddings=64,
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
-    own = encoder.locate_encoder(ModelSettings(name=encoder.EMBEDDED)).folder
+    own = encoderfiles.locate_encoder(ModelSettings(name=encoderfiles.EMBEDDED)).folder
     encoder.load_tokenizer(own, "minilm").save_pretrained(folder)
     return str(folder)
 

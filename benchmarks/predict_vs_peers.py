@@ -153,7 +153,7 @@ def save_random_roberta(folder: Path) -> str:
     import torch
     from transformers import RobertaConfig, RobertaModel
 
-    from textlora import encoder
+    from textlora import encoder, encoderfiles
     from textlora.settings import ModelSettings
 
     torch.manual_seed(0)
@@ -161,7 +161,7 @@ def save_random_roberta(folder: Path) -> str:
         vocab_size=50_265, max_position_embeddings=514, type_vocab_size=1, pad_token_id=0
     )
     RobertaModel(config).save_pretrained(folder)
-    own = encoder.locate_encoder(ModelSettings(name=encoder.EMBEDDED)).folder
+    own = encoderfiles.locate_encoder(ModelSettings(name=encoderfiles.EMBEDDED)).folder
     encoder.load_tokenizer(own, "minilm").save_pretrained(folder)
     return str(folder)
 
@@ -322,10 +322,10 @@ def open_sentence_transformer(job: dict[str, Any]) -> Answer:
     """Embeddings of the encoder; a head would come on top. Its labels count as none."""
     from sentence_transformers import SentenceTransformer
 
-    from textlora import encoder
+    from textlora import encoderfiles
     from textlora.settings import ModelSettings
 
-    folder = encoder.locate_encoder(ModelSettings(name=job["encoder"])).folder
+    folder = encoderfiles.locate_encoder(ModelSettings(name=job["encoder"])).folder
     model = SentenceTransformer(str(folder), device="cpu")
 
     def answer(texts: list[str]) -> list[int]:

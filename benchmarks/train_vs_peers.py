@@ -204,14 +204,14 @@ def save_random_roberta(folder: Path) -> str:
     import torch
     from transformers import AutoModel
 
-    from textlora import encoder
+    from textlora import encoder, encoderfiles
     from textlora.settings import ModelSettings
 
     settings = ModelSettings(name="FacebookAI/roberta-base")
     config = encoder.read_model_config(settings, ("a", "b"))
     torch.manual_seed(0)
     AutoModel.from_config(config).save_pretrained(folder)
-    own = encoder.locate_encoder(ModelSettings(name=encoder.EMBEDDED)).folder
+    own = encoderfiles.locate_encoder(ModelSettings(name=encoderfiles.EMBEDDED)).folder
     encoder.load_tokenizer(own, "minilm").save_pretrained(folder)
     return str(folder)
 
@@ -275,12 +275,12 @@ def train_peer(job: dict[str, Any]) -> dict[str, Any]:
         TrainingArguments,
     )
 
-    from textlora import encoder
+    from textlora import encoderfiles
     from textlora.adapters import plan_adapter
     from textlora.settings import AdapterSettings, ModelSettings
 
     peer = PEERS[job["contender"]]
-    folder = encoder.locate_encoder(ModelSettings(name=job["model"])).folder
+    folder = encoderfiles.locate_encoder(ModelSettings(name=job["model"])).folder
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if peer.precision == "medium":
         torch.set_float32_matmul_precision("medium")

@@ -29,12 +29,8 @@ from IPython.display import Image
 from textlora import Predictor, load_recipe
 from textlora.adapters import plan_adapter
 from textlora.data import load_labelled_texts
-from textlora.encoder import (
-    build_skeleton,
-    find_local_folder,
-    find_new_parameters,
-    read_model_config,
-)
+from textlora.encoder import build_skeleton, find_new_parameters, read_model_config
+from textlora.encoderfiles import find_local_folder
 from textlora.pipeline import train_run
 from textlora.progress import Reporter
 

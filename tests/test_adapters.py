@@ -16,7 +16,8 @@ from textlora.adapters import (
     plan_adapter,
     set_dropout,
 )
-from textlora.encoder import EncoderFiles, find_new_parameters
+from textlora.encoder import find_new_parameters
+from textlora.encoderfiles import EncoderFiles
 from textlora.errors import SettingsError
 from textlora.settings import AdapterSettings, DropoutSettings, ModelSettings, load_recipe
 

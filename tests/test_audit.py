@@ -5,7 +5,7 @@ import pytest
 from conftest import make_rows, save_encoder, tiny_recipe
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from textlora import encoder
+from textlora import encoder, encoderfiles
 from textlora.audit import compute_out_of_fold, embed_texts, find_doubtful_labels
 from textlora.data import Examples
 from textlora.errors import DataError, SettingsError
@@ -73,7 +73,7 @@ def test_a_vector_is_the_mean_of_the_hidden_states_whatever_stands_beside_it(tmp
     recipe = tiny_recipe(folder, "none", "training.precision=fp32")
     texts = tuple(text for text, _ in make_rows(40, seed=4))
     found = embed_texts(texts, recipe)
-    files = encoder.locate_encoder(recipe.model)
+    files = encoderfiles.locate_encoder(recipe.model)
     model = encoder.load_encoder(files, ("a", "b")).model.base_model.eval()
     tokenizer = encoder.load_tokenizer(folder, "tiny")
     for place in (0, 17, 39):

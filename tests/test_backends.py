@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import FAMILIES, make_rows, save_encoder, tiny_recipe, write_csv
 
-from textlora import encoder, openvinobackend
+from textlora import encoder, encoderfiles, openvinobackend
 from textlora.batching import TokenizedTexts
 from textlora.engine import Engine
 from textlora.errors import ModelError, SettingsError
@@ -37,7 +37,7 @@ class Messages(list):
 
 
 def load_model(folder, labels=("a", "b", "c")):
-    files = encoder.locate_encoder(ModelSettings(name=str(folder)))
+    files = encoderfiles.locate_encoder(ModelSettings(name=str(folder)))
     torch.manual_seed(3)
     return encoder.load_encoder(files, labels).model.eval()
 

@@ -1,17 +1,14 @@
 import json
 import shutil
 import struct
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
 import transformers
 from conftest import save_encoder
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from textlora import encoder
+from textlora import encoder, encoderfiles
 from textlora.errors import ModelError
 from textlora.settings import ModelSettings
 
@@ -19,7 +16,7 @@ LABELS = ("yes", "no")
 
 
 def locate(name, **settings):
-    return encoder.locate_encoder(ModelSettings(name=str(name), **settings))
+    return encoderfiles.locate_encoder(ModelSettings(name=str(name), **settings))
 
 
 def test_a_folder_loads_with_our_labels_and_without_any_socket(tiny_bert, no_sockets):
@@ -32,7 +29,7 @@ def test_a_folder_loads_with_our_labels_and_without_any_socket(tiny_bert, no_soc
 
 
 def test_the_embedded_encoder_is_the_published_one(no_sockets):
-    files = locate(encoder.EMBEDDED)
+    files = locate(encoderfiles.EMBEDDED)
     loaded = encoder.load_encoder(files, LABELS)
     assert sum(p.numel() for p in loaded.model.parameters()) == 22_713_216 + 770
     assert files.hub_name == "sentence-transformers/all-MiniLM-L6-v2"
@@ -164,58 +161,6 @@ def test_pickled_weights_and_remote_code_are_never_run(tmp_path, tiny_bert):
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="pickled .bin weights are not read"):
         locate(folder)
-
-
-def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(no_sockets, tmp_path):
-    for name in (tmp_path / "nowhere", "./nowhere", "a/b/c"):
-        with pytest.raises(ModelError, match="no such folder"):
-            locate(name)
-    assert no_sockets == []
-
-
-@pytest.mark.parametrize("cached", ["nothing", "all but the tokenizer"])
-def test_without_the_hub_the_exit_is_quick_and_names_the_ways_out(tmp_path, tiny_bert, cached):
-    if cached != "nothing":
-        cache = tmp_path / "hub" / "models--FacebookAI--roberta-base"
-        shutil.copytree(tiny_bert, cache / "snapshots" / "abc")
-        (cache / "snapshots" / "abc" / "tokenizer.json").unlink()
-        (cache / "refs").mkdir()
-        (cache / "refs" / "main").write_text("abc")
-    start = time.monotonic()
-    process = subprocess.run(
-        [sys.executable, "-m", "textlora", "train", "--data", "embedded:headlines",
-         "--out", str(tmp_path / "run")],
-        capture_output=True, text=True, check=False, timeout=60,
-        env={"PATH": "", "HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"},
-    )  # fmt: skip
-    # Ten seconds for the search; importing torch and transformers takes some more.
-    assert time.monotonic() - start < 25
-    assert process.returncode == 4
-    assert process.stdout == ""
-    *gist, line = process.stderr.strip().splitlines()
-    assert all(message.startswith(("train: ", "test: ")) for message in gist)  # of the data
-    for way in ("--model embedded:minilm", "give a folder", "network"):
-        assert way in line
-
-
-def test_tensor_names_come_from_the_header_alone(tmp_path):
-    path = tmp_path / "model.safetensors"
-    save_file({"a": torch.zeros(2), "b.c": torch.ones(3)}, path, metadata={"format": "pt"})
-    assert sorted(encoder._read_tensor_names(path)) == ["a", "b.c"]
-    path.write_bytes(b"short")
-    with pytest.raises(ModelError, match="not a safetensors file"):
-        encoder._read_tensor_names(path)
-
-
-def test_the_fingerprint_sees_one_changed_bit(tmp_path, tiny_bert):
-    folder = tmp_path / "model"
-    shutil.copytree(tiny_bert, folder)
-    before = encoder.compute_weights_fingerprint(folder)
-    assert before == encoder.compute_weights_fingerprint(tiny_bert)
-    content = bytearray((folder / "model.safetensors").read_bytes())
-    content[-1] ^= 1
-    (folder / "model.safetensors").write_bytes(content)
-    assert encoder.compute_weights_fingerprint(folder) != before
 
 
 def test_a_config_that_names_its_own_code_is_refused_without_asking(tmp_path, tiny_bert):

@@ -9,7 +9,7 @@ from torch import nn
 from textlora import encoder
 from textlora.adapters import attach_adapter, cast_frozen, merge_adapter, plan_adapter, set_dropout
 from textlora.batching import TokenizedTexts, make_batch
-from textlora.encoder import EncoderFiles
+from textlora.encoderfiles import EncoderFiles
 from textlora.engine import Engine
 from textlora.settings import AdapterSettings, DropoutSettings
 

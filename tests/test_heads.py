@@ -7,7 +7,7 @@ from conftest import FAMILIES, save_encoder, tiny_recipe
 from peft import PeftModel
 
 import textlora
-from textlora import encoder
+from textlora import encoder, encoderfiles
 from textlora.adapters import plan_adapter
 from textlora.batching import make_batch, tokenize
 from textlora.data import load_labelled_texts
@@ -25,7 +25,7 @@ LABELS = ("a", "b", "c")
 
 
 def load(folder, head):
-    files = encoder.locate_encoder(ModelSettings(name=str(folder)))
+    files = encoderfiles.locate_encoder(ModelSettings(name=str(folder)))
     torch.manual_seed(0)
     return encoder.load_encoder(files, LABELS, head=head), encoder.load_tokenizer(folder, "tiny")
 

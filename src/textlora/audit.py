@@ -14,7 +14,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
-from textlora import encoder, runtime
+from textlora import encoder, encoderfiles, runtime
 from textlora.batching import TokenizedTexts, make_batch, tokenize
 from textlora.corrections import DoubtfulLabel
 from textlora.data import Examples
@@ -97,9 +97,9 @@ def embed_texts(
     """The mean of the encoder's last hidden states over the tokens of a text, of length 1.
 
     Shapes:  returns (texts, width) float32.
-    Raises:  ModelError as `encoder.locate_encoder`.
+    Raises:  ModelError as `encoderfiles.locate_encoder`.
     """
-    files = encoder.locate_encoder(recipe.model)
+    files = encoderfiles.locate_encoder(recipe.model)
     model: Any = encoder.load_encoder(files, ("a", "b")).model
     device = runtime.pick_device()
     body = model.base_model.to(device, runtime.pick_dtype(recipe.training.precision, device)).eval()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from textlora import encoder
+from textlora import encoder, encoderfiles
 from textlora.adapters import AdapterPlan, plan_adapter
 from textlora.errors import SettingsError
 from textlora.settings import AdapterSettings, Matrix, Recipe
@@ -107,7 +107,7 @@ def parse_budget(text: str, total: int) -> int:
 def _build_skeleton(recipe: Recipe, labels: Sequence[str]) -> _Skeleton:
     config = encoder.read_model_config(recipe.model, tuple(labels))
     model = encoder.build_skeleton(config, recipe.model.head)
-    folder = encoder.find_local_folder(recipe.model)
+    folder = encoderfiles.find_local_folder(recipe.model)
     return _Skeleton(model, encoder.find_new_parameters(model, folder))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from textlora import encoder
+from textlora import encoder, encoderfiles
 from textlora.adapters import AdapterPlan
 from textlora.batching import tokenize
 from textlora.data import LabelledTexts
@@ -113,10 +113,10 @@ def count_tokens(recipe: Recipe, config: Any, texts: LabelledTexts) -> Texts:
     """
     count = len(texts.train.texts)
     chosen = np.random.default_rng(0).permutation(count)[:_SAMPLE]
-    folder, name = encoder.find_local_folder(recipe.model), recipe.model.name
+    folder, name = encoderfiles.find_local_folder(recipe.model), recipe.model.name
     if folder is None:
-        name = encoder.EMBEDDED
-        folder = encoder.locate_encoder(ModelSettings(name=name)).folder
+        name = encoderfiles.EMBEDDED
+        folder = encoderfiles.locate_encoder(ModelSettings(name=name)).folder
     found = tokenize(
         encoder.load_tokenizer(folder, name),
         [texts.train.texts[index] for index in chosen],

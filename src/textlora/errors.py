@@ -55,3 +55,8 @@ class Terminated(Interrupted):
     """The process was asked to end (SIGTERM), or its terminal was closed."""
 
     exit_code = 143
+
+
+def shorten_message(error: BaseException) -> str:
+    """The first line of another library's message, short enough for a line of ours."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -12,12 +12,12 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from textlora import encoder
+from textlora import encoder, encoderfiles
 from textlora.adapters import AdapterPlan, attach_adapter, plan_adapter
 from textlora.batching import TokenizedTexts
 from textlora.checkpoints import Origin
 from textlora.data import LabelledTexts
-from textlora.encoder import EncoderFiles
+from textlora.encoderfiles import EncoderFiles
 from textlora.engine import Engine
 from textlora.losses import OBJECTIVES, Objective
 from textlora.masters import TrainedWeights
@@ -61,8 +61,8 @@ def prepare_learner(recipe: Recipe, texts: LabelledTexts) -> Learner:
     Raises:  ModelError or SettingsError if encoder and recipe do not fit.
     """
     device = pick_device()
-    files = encoder.locate_encoder(recipe.model)
-    weights_sha256 = encoder.compute_weights_fingerprint(files.folder)
+    files = encoderfiles.locate_encoder(recipe.model)
+    weights_sha256 = encoderfiles.compute_weights_fingerprint(files.folder)
     tokenizer = encoder.load_tokenizer(files.folder, recipe.model.name)
     set_seed(recipe.training.seed)
     problem_type = recipe.data.problem_type

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from textlora.datacheck import DataCheck
-from textlora.errors import ModelError
+from textlora.errors import ModelError, shorten_message
 from textlora.files import write_json
 from textlora.rundir import DATA_CHECK, TRAINING
 from textlora.runtime import Environment
@@ -91,5 +91,5 @@ def _read(path: Path, kind: Any) -> Any:
     try:
         return TypeAdapter(kind).validate_python(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
+        reason = shorten_message(error)
         raise ModelError(f"{path}: damaged ({reason}); delete it, or train again") from None

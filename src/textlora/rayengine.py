@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from textlora import shards
-from textlora.errors import SettingsError, UnfinishedError
+from textlora.errors import SettingsError, UnfinishedError, shorten_message
 from textlora.filepredict import FileOptions, open_input
 from textlora.predictor import Predictor, Probabilities
 from textlora.settings import BackendName
@@ -91,7 +91,7 @@ class RayEngine:
                 else:
                     ray.init(include_dashboard=False, **quiet)
         except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0][:200]
+            reason = shorten_message(error)
             raise SettingsError(
                 f"--ray-address: no cluster at {self._address or _LOCALHOST} ({reason}); "
                 "start one with ray start --head, or leave it away"

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from textlora.errors import DataError
+from textlora.errors import DataError, shorten_message
 from textlora.tables import Format, find_compression, find_format
 
 _ARROW_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
@@ -117,7 +117,7 @@ class RowEncoder:
             pq.write_table(pa.Table.from_pylist(rows, self._schema), stream, compression="none")
         except (pa.ArrowException, UnicodeEncodeError) as error:
             raise DataError(
-                f"{self._path}: values that Parquet cannot hold ({str(error).splitlines()[0]}); "
+                f"{self._path}: values that Parquet cannot hold ({shorten_message(error)}); "
                 "write .csv or .jsonl instead"
             ) from None
         return stream.getvalue()

@@ -29,10 +29,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from textlora import encoder
+from textlora import encoder, encoderfiles
 from textlora.adapters import find_wrapped_modules, wrap_model
-from textlora.encoder import EncoderFiles
-from textlora.errors import ModelError, SettingsError
+from textlora.encoderfiles import EncoderFiles
+from textlora.errors import ModelError, SettingsError, shorten_message
 from textlora.files import (
     MANIFEST,
     describe_files,
@@ -288,10 +288,11 @@ def load_base_model(run: str | Path) -> Any:
 
 def _locate_base(run: Path, base: BaseModel, settings: ModelSettings) -> EncoderFiles:
     name = settings.name
-    if not Path(name).is_dir() and Path(base.folder).is_dir() and base.name != encoder.EMBEDDED:
+    embedded = base.name == encoderfiles.EMBEDDED
+    if not embedded and not Path(name).is_dir() and Path(base.folder).is_dir():
         name = base.folder  # started from another working folder, or cached from the Hub
-    files = encoder.locate_encoder(settings.model_copy(update={"name": name}))
-    found = encoder.compute_weights_fingerprint(files.folder)
+    files = encoderfiles.locate_encoder(settings.model_copy(update={"name": name}))
+    found = encoderfiles.compute_weights_fingerprint(files.folder)
     if found != base.weights_sha256:
         raise ModelError(
             f"{run}: was trained on other weights of {base.name!r} (SHA-256 "
@@ -324,7 +325,7 @@ def _load_adapter(folder: Path, model: Any, new_parameters: tuple[str, ...]) -> 
     except KeyError as error:  # PEFT looks up each module that is trained whole
         raise ModelError(f"{folder}: weights of {error} are missing; retrain") from None
     except (SafetensorError, RuntimeError, ValueError, TypeError, OSError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = shorten_message(error)
         raise ModelError(f"{folder}: does not fit the encoder ({reason}); retrain") from None
     saved = {f"{name}." for name in find_wrapped_modules(wrapped)}
     lost = [name for name in new_parameters if not any(name.startswith(s) for s in saved)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from textlora.errors import ModelError
+from textlora.errors import ModelError, shorten_message
 from textlora.files import write_json
 from textlora.rundir import SEEDS, read_manifest
 from textlora.significance import Repeated, Spread, compare_repeats
@@ -44,7 +44,7 @@ def read_repeats(run: Path) -> Repeats | None:
     try:
         return TypeAdapter(Repeats).validate_python(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
+        reason = shorten_message(error)
         raise ModelError(f"{path}: damaged ({reason}); train again with --seeds") from None
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from textlora.columns import find_columns, find_slice_columns, join_texts, name_labels, name_value
-from textlora.errors import DataError
+from textlora.errors import DataError, shorten_message
 from textlora.hub import go_offline, is_hub_reachable
 from textlora.labelsets import split_labels
 from textlora.settings import DataSettings
@@ -96,7 +96,7 @@ def _read_hub(
     try:
         loaded = datasets.load_dataset(repository, revision=revision or None)
     except Exception as error:  # the library raises many kinds; each means "not to be had"
-        reason = str(error).splitlines()[0][:200]
+        reason = shorten_message(error)
         raise DataError(
             f"hub:{repository}: cannot be loaded from the Hugging Face Hub ({reason}); check name "
             "and network, or give a folder or file with --data (embedded:headlines needs neither)"
@@ -198,7 +198,7 @@ def _read_parquet_files(
             ]
             dataset = datasets.concatenate_datasets(tables)
         except Exception as error:
-            reason = str(error).splitlines()[0][:200]
+            reason = shorten_message(error)
             raise DataError(
                 f"{folder}: {name} files cannot be read as Parquet ({reason}); "
                 "give whole files with at least one row"

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from textlora.errors import SettingsError, UnfinishedError
+from textlora.errors import SettingsError, UnfinishedError, shorten_message
 from textlora.files import lock_file, lock_folder
 from textlora.history import ValidationRecord
 from textlora.judgement import Judgement
@@ -213,7 +213,7 @@ def open_study(folder: Path, space: Space, metric: Metric, seed: int) -> Iterato
     except (
         optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error, OSError
     ) as error:  # fmt: skip
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        reason = shorten_message(error.__cause__ or error)
         raise UnfinishedError(
             f"{folder}: cannot be read or written ({reason}); make room and run the same "
             "command again, or choose another --out"

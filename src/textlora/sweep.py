@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from textlora import encoder
+from textlora import encoderfiles
 from textlora.data import LabelledTexts
 from textlora.errors import DivergedError, Interrupted, TextloraError
 from textlora.history import StepRecord
@@ -84,7 +84,8 @@ def run_sweep(
     """
     judge = Judge(recipe, texts.labels, budget)
     judge.check_space(space)
-    weights = encoder.compute_weights_fingerprint(encoder.locate_encoder(recipe.model).folder)
+    found = encoderfiles.locate_encoder(recipe.model)
+    weights = encoderfiles.compute_weights_fingerprint(found.folder)
     claim_folder(folder, SweepOrigin(recipe, space, budget, texts.fingerprint, weights))
     metric, seed = recipe.training.best_metric, recipe.training.seed
     with (

@@ -21,7 +21,7 @@ from typing import IO, Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from textlora.errors import DataError
+from textlora.errors import DataError, shorten_message
 
 Format = Literal["csv", "tsv", "jsonl", "parquet", "txt"]
 Compression = Literal["", "gz", "zst"]
@@ -277,7 +277,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
                     yield Row(line, values)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
-            f"{path}: not a readable Parquet file ({str(error).splitlines()[0]}); save it again"
+            f"{path}: not a readable Parquet file ({shorten_message(error)}); save it again"
         ) from None
 
 

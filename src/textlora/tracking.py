@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from textlora.errors import SettingsError
+from textlora.errors import SettingsError, shorten_message
 from textlora.files import remove_folder, write_json
 from textlora.history import StepRecord
 from textlora.metrics import Scores
@@ -72,7 +72,7 @@ class Tracking:
             action()
         except Exception as error:  # servers, disks, other people's code
             self.trackers.pop(name, None)
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            reason = shorten_message(error)
             self._report.say(f"{name}: left behind ({reason}); training goes on")
 
     def _tell(self, values: dict[str, Any], step: int) -> None:
