@@ -25,7 +25,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from textlora.audit import compute_out_of_fold, embed_texts, find_doubtful_labels
 from textlora.corrections import write_review
-from textlora.data import Examples, load_labelled_texts, load_training_rows
+from textlora.data import load_labelled_texts, load_training_rows
+from textlora.examples import Examples
 from textlora.pipeline import fit_run
 from textlora.predictor import Predictor
 from textlora.progress import Reporter
@@ -129,7 +130,7 @@ def train_three(examples: Examples, labels: tuple[str, ...], vectors: Any) -> di
     """Accuracy on rows held out, by the labels that were trained on."""
     order = np.random.default_rng(0).permutation(len(examples.texts))
     kept, held_out = order[:ROWS], order[ROWS : ROWS + 3_000]
-    chosen = Examples(tuple(examples.texts[i] for i in kept), examples.label_ids[kept])
+    chosen = examples.take(kept)
     spoiled, planted = spoil(chosen, len(labels), seed=0)
     results: dict[str, Any] = {"rows": ROWS, "planted": int(planted.sum())}
     with tempfile.TemporaryDirectory() as scratch:

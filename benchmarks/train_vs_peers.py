@@ -221,7 +221,8 @@ def train_ours(job: dict[str, Any]) -> dict[str, Any]:
     from textlora import training
     from textlora.adapters import set_dropout
     from textlora.batching import compute_epoch_batches
-    from textlora.data import Examples, make_labelled_texts
+    from textlora.data import make_labelled_texts
+    from textlora.examples import Examples
     from textlora.learner import prepare_learner
     from textlora.settings import load_recipe, parse_recipe
 

@@ -18,7 +18,7 @@ FENCES = {
     "sklearn": {
         "metrics",
         "setmetrics",
-        "data",
+        "examples",
         "classifier",
         "baselines",
         "leaks",

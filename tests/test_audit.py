@@ -7,8 +7,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from textlora import encoder, encoderfiles
 from textlora.audit import compute_out_of_fold, embed_texts, find_doubtful_labels
-from textlora.data import Examples
 from textlora.errors import DataError, SettingsError
+from textlora.examples import Examples
 from textlora.sources import RawSplit
 
 pytest.importorskip("cleanlab", reason="needs the extra audit")

@@ -8,8 +8,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
 from textlora.baselines import fit_baselines, open_baselines
-from textlora.data import Examples
 from textlora.errors import DataError
+from textlora.examples import Examples
 
 LABELS = ["money", "space", "sport"]
 

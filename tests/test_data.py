@@ -5,14 +5,8 @@ import datasets
 import numpy as np
 import pytest
 
-from textlora.data import (
-    Examples,
-    clean_text,
-    load_labelled_texts,
-    load_split,
-    make_labelled_texts,
-    split_examples,
-)
+from textlora.cleaning import clean_text
+from textlora.data import load_labelled_texts, load_split, make_labelled_texts
 from textlora.errors import DataError
 from textlora.settings import DataSettings
 
@@ -35,12 +29,6 @@ def make(rows, **settings):
     return make_labelled_texts(texts, labels, DataSettings(source="memory", **settings))
 
 
-def make_examples(*counts):
-    """As many examples of each class as said, each text of its own."""
-    label_ids = np.repeat(np.arange(len(counts)), counts)
-    return Examples(tuple(f"text {i}" for i in range(len(label_ids))), label_ids)
-
-
 def refuse(call, *parts):
     """Check that the call raises a DataError of one line that holds the parts."""
     with pytest.raises(DataError) as caught:
@@ -49,51 +37,6 @@ def refuse(call, *parts):
     assert "\n" not in message
     for part in parts:
         assert part in message
-
-
-@pytest.mark.parametrize(
-    ("text", "clean"),
-    [
-        ("  a  b ", "a b"),
-        ("a\nb\r\n\tc\u00a0\u2003d\u2028e", "a b c d e"),
-        ("", ""),
-        (" \t\u3000\n", ""),
-        ("half \ud83d a pair", "half ? a pair"),
-        ("Zürich 東京 🚀", "Zürich 東京 🚀"),
-        ("it #39;s &lt;b&gt; AT&amp;T", "it #39;s &lt;b&gt; AT&amp;T"),
-    ],
-)
-def test_cleaning_touches_white_space_and_half_pairs_only(text, clean):
-    assert clean_text(text) == clean
-
-
-@pytest.mark.parametrize(
-    ("text", "repaired"),
-    [
-        ("the world #39;s best", "the world 's best"),
-        ("he said quot;no quot; twice", 'he said "no " twice'),
-        ("AT amp;T", "AT &T"),
-        ("amp;quotso amp;quot;", '"so "'),
-        ("AT&amp;T and AT&amp;amp;T, &amp;quot;so&amp;quot;", 'AT&T and AT&T, "so"'),
-        ("&lt;b&gt;bold&lt;/b&gt; &lt;br /&gt;words", "bold words"),
-        ('<a href="x">link</a> <STRONG>loud</STRONG>', "link loud"),
-        ("5 &lt; 6 &gt; 4", "5 < 6 > 4"),
-        ("C#39; item#5; nothing", "C#39; item#5; nothing"),
-        ("a lt; b nbsp; c", "a < b c"),
-        ("half #55357; a pair", "half \ufffd a pair"),
-        ("an <unknown> tag", "an <unknown> tag"),
-    ],
-)
-def test_broken_entities_are_repaired_on_request(text, repaired):
-    assert clean_text(text, repair_entities=True) == repaired
-
-
-@pytest.mark.parametrize("repair", [False, True])
-def test_cleaning_twice_changes_nothing_more(repair):
-    texts = [" a  b ", "half \ud83d pair", "it #39;s quot;so quot;", "&lt;b&gt;x&lt;/b&gt;"]
-    for text in texts:
-        once = clean_text(text, repair_entities=repair)
-        assert clean_text(once, repair_entities=repair) == once
 
 
 def test_loaded_texts_are_cleaned_as_the_settings_say(tmp_path):
@@ -228,69 +171,6 @@ def test_a_label_of_empty_texts_only_is_no_class(tmp_path):
 def test_empty_texts_only_are_refused(tmp_path):
     path = save(tmp_path / "table.csv", [("", "x"), ("  ", "y"), ("\n", "y")])
     refuse(lambda: load(path), f"{path}: all 3 texts are empty", "check the text column")
-
-
-@pytest.mark.parametrize("count", [10, 61, 997])
-@pytest.mark.parametrize("share", [0.1, 0.25])
-def test_the_plain_split_takes_the_rows_that_the_datasets_library_takes(count, share):
-    examples = make_examples(count - 4, 4)
-    settings = DataSettings(stratified=False, validation_share=share, split_seed=42)
-    ours = split_examples(examples, settings, ("x", "y"))
-    table = datasets.Dataset.from_dict(
-        {"text": list(examples.texts), "label": examples.label_ids.tolist()}
-    )
-    theirs = table.train_test_split(test_size=share, seed=42)
-    for part, name in zip(ours, ("train", "test"), strict=True):
-        assert list(part.texts) == list(theirs[name]["text"])
-        assert part.label_ids.tolist() == list(theirs[name]["label"])
-
-
-def test_the_stratified_split_keeps_the_shares_of_the_classes():
-    examples = make_examples(500, 300, 200)
-    kept, held_out = split_examples(examples, DataSettings(), ("x", "y", "z"))
-    assert np.bincount(kept.label_ids).tolist() == [450, 270, 180]
-    assert np.bincount(held_out.label_ids).tolist() == [50, 30, 20]
-
-
-@pytest.mark.parametrize("stratified", [False, True])
-def test_a_split_is_disjoint_complete_and_keeps_texts_with_their_labels(stratified):
-    examples = make_examples(70, 20, 13)
-    settings = DataSettings(stratified=stratified)
-    parts = split_examples(examples, settings, ("x", "y", "z"))
-    assert [len(part.texts) for part in parts] == [92, 11]
-    pairs = [p for part in parts for p in zip(part.texts, part.label_ids, strict=True)]
-    assert sorted(pairs) == sorted(zip(examples.texts, examples.label_ids, strict=True))
-    assert len(set(pairs)) == 103
-
-
-@pytest.mark.parametrize("stratified", [False, True])
-def test_the_same_seed_gives_the_same_split_and_another_seed_another(stratified):
-    def split(seed):
-        settings = DataSettings(stratified=stratified, split_seed=seed)
-        return [part.texts for part in split_examples(make_examples(50, 50), settings, ("x", "y"))]
-
-    assert split(1) == split(1)
-    assert set(split(1)[1]) != set(split(2)[1])
-
-
-@pytest.mark.parametrize(
-    ("counts", "share", "stratified"),
-    [
-        ((2, 2), 0.7, True),
-        ((2, 2), 0.1, True),
-        ((10, 10, 10), 0.05, True),
-        ((5, 5), 0.99, False),
-        ((1, 0), 0.5, False),
-    ],
-)
-def test_too_few_rows_to_split_are_refused(counts, share, stratified):
-    settings = DataSettings(source="here", validation_share=share, stratified=stratified)
-    refuse(
-        lambda: split_examples(make_examples(*counts), settings, ("x", "y", "z")[: len(counts)]),
-        f"here: {sum(counts)} rows",
-        f"data.validation_share = {share}",
-        "add rows or change the share",
-    )
 
 
 def test_the_fingerprint_is_the_same_for_the_same_data(tmp_path):

@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from textlora.answers import answer_examples
-from textlora.data import clean_text, load_labelled_texts, load_split
+from textlora.cleaning import clean_text
+from textlora.data import load_labelled_texts, load_split
 from textlora.demo import EXAMPLES, run_demo
 from textlora.predictor import Predictor
 from textlora.progress import Reporter

@@ -6,7 +6,6 @@ from conftest import make_rows
 
 from textlora.answers import answer_examples, list_answers, read_answers, write_answers
 from textlora.baselines import fit_baselines
-from textlora.data import Examples
 from textlora.errors import ModelError
 from textlora.evaluation import (
     Background,
@@ -15,6 +14,7 @@ from textlora.evaluation import (
     read_evaluations,
     write_evaluations,
 )
+from textlora.examples import Examples
 from textlora.predictor import Predictor
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from textlora.data import Examples
+from textlora.examples import Examples
 from textlora.leaks import find_leaks, find_neighbours
 
 STORY = "The central bank raised its main rate by a quarter point on Tuesday to slow prices"

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from textlora.data import Examples
 from textlora.errors import ModelError
+from textlora.examples import Examples
 from textlora.files import write_atomically
 from textlora.predictor import Predictor
 from textlora.rundir import PREDICTIONS

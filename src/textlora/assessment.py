@@ -8,7 +8,7 @@ from textlora import plots
 from textlora.answers import Answers, answer_examples, write_answers
 from textlora.baselines import Baselines, open_baselines
 from textlora.calibration import Threshold
-from textlora.data import Examples, LabelledTexts, load_labelled_texts, load_split
+from textlora.data import LabelledTexts, load_labelled_texts, load_split
 from textlora.errors import DataError, ModelError, SettingsError, TextloraError
 from textlora.evaluation import (
     AnyEvaluation,
@@ -18,6 +18,7 @@ from textlora.evaluation import (
     read_evaluations,
     write_evaluations,
 )
+from textlora.examples import Examples
 from textlora.history import StepRecord
 from textlora.predictor import Predictor
 from textlora.rundir import read_manifest

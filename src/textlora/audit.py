@@ -17,8 +17,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from textlora import encoder, encoderfiles, runtime
 from textlora.batching import TokenizedTexts, make_batch, tokenize
 from textlora.corrections import DoubtfulLabel
-from textlora.data import Examples
 from textlora.errors import DataError, SettingsError
+from textlora.examples import Examples
 from textlora.settings import Recipe
 from textlora.sources import RawSplit
 from textlora.torchbackend import compute_by_groups

@@ -24,7 +24,8 @@ from textlora import openvinobackend, runtime
 from textlora.adapters import find_wrapped_modules, merge_adapter
 from textlora.batching import TokenizedTexts, tokenize
 from textlora.cascade import CascadeBackend, find_margin
-from textlora.data import clean_text, load_labelled_texts
+from textlora.cleaning import clean_text
+from textlora.data import load_labelled_texts
 from textlora.errors import DataError, ModelError, SettingsError
 from textlora.files import (
     describe_files,

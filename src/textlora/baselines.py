@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.svm import LinearSVC
 
-from textlora.data import Examples
+from textlora.examples import Examples
 from textlora.files import (
     MANIFEST,
     describe_files,

@@ -14,9 +14,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from textlora.answers import answer_examples
-from textlora.data import Examples, make_labelled_texts
+from textlora.data import make_labelled_texts
 from textlora.errors import DataError, Interrupted
 from textlora.evaluation import AnyEvaluation, Background, evaluate_answers
+from textlora.examples import Examples
 from textlora.files import write_json
 from textlora.pipeline import fit_run
 from textlora.predictor import Predictor

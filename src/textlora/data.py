@@ -4,53 +4,21 @@
 """
 
 import hashlib
-import html
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from sklearn.model_selection import StratifiedShuffleSplit
 
+from textlora.cleaning import clean_text
 from textlora.columns import name_label_set
 from textlora.corrections import read_corrections
 from textlora.errors import DataError, SettingsError
+from textlora.examples import Examples, sample_examples, split_examples
 from textlora.labelsets import find_separator
 from textlora.settings import DataSettings
 from textlora.sources import RawSplit, read_splits
-from textlora.stratification import hold_out_sets
-
-_BARE_ENTITY = re.compile(r"(?<![&\w])(?<!amp;)(#\d{2,5}|quot|amp|lt|gt|nbsp|apos);")
-_TAG = re.compile(r"</?(?:a|b|i|u|p|br|em|strong|font|span|div|img|h[1-6]|ul|li)\b[^<>]*>", re.I)
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Texts with their labels.
-
-    `slices` has the columns that scores are grouped by, a value a text.
-
-    Shapes:  label_ids (texts,) int64, an index into the label names; of multi-label data (texts,
-    labels) int64, 1 where a text has the label.
-    """
-
-    texts: tuple[str, ...]
-    label_ids: npt.NDArray[np.int64]
-    slices: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-    @property
-    def is_multi_label(self) -> bool:
-        """Whether a text has a set of labels."""
-        return self.label_ids.ndim == 2
-
-    def count_labels(self, num_labels: int) -> npt.NDArray[np.int64]:
-        """How many texts have each label. Shapes: returns (labels,)."""
-        if self.is_multi_label:
-            return self.label_ids.sum(axis=0)
-        return np.bincount(self.label_ids, minlength=num_labels)
 
 
 @dataclass(frozen=True)
@@ -66,21 +34,6 @@ class LabelledTexts:
     test: Examples | None
     fingerprint: str
     notes: tuple[str, ...] = ()
-
-
-def clean_text(text: str, *, repair_entities: bool = False) -> str:
-    """Strip, and turn every run of white space into one space.
-
-    With `repair_entities`, entities that lost their ampersand (`#39;`, `quot;`) or were escaped
-    twice (`&lt;b&gt;`) become what they stood for, and formatting tags go.
-    """
-    if repair_entities:
-        text = html.unescape(html.unescape(_BARE_ENTITY.sub(r"&\1;", text)))
-        text = _TAG.sub(" ", text)
-    if not text.isascii():
-        # Half a surrogate pair cannot be encoded, by no tokenizer and to no file.
-        text = text.encode("utf-8", "replace").decode("utf-8")
-    return " ".join(text.split())
 
 
 def load_labelled_texts(
@@ -105,7 +58,7 @@ def load_labelled_texts(
     labels = _decide_labels(parts["train"], settings)
     owner = "data.label_names" if settings.label_names else "the training split"
     examples = {name: _number_labels(part, labels, owner) for name, part in parts.items()}
-    train = _sample(examples["train"], settings)
+    train = sample_examples(examples["train"], settings)
     _check_counts(train, labels, parts["train"].where)
     if "validation" in examples:
         validation = examples["validation"]
@@ -158,7 +111,7 @@ def make_labelled_texts(
     raw = RawSplit("texts", list(texts), names, files, lines, separator=separator)
     part = _drop_empty(raw, settings, notes)
     known = _decide_labels(part, settings)
-    examples = _sample(_number_labels(part, known, "data.label_names"), settings)
+    examples = sample_examples(_number_labels(part, known, "data.label_names"), settings)
     _check_counts(examples, known, part.where)
     train, validation = split_examples(examples, settings, known)
     fingerprint = _compute_fingerprint(known, train, validation)
@@ -181,38 +134,6 @@ def load_split(settings: DataSettings, split: str, labels: tuple[str, ...]) -> E
         raise DataError(f"{settings.source}: no {split!r} split; it has {', '.join(parts)}")
     part = _drop_empty(part, settings, [])
     return _number_labels(part, labels, "the classifier")
-
-
-def split_examples(
-    examples: Examples, settings: DataSettings, labels: tuple[str, ...]
-) -> tuple[Examples, Examples]:
-    """Hold out `validation_share` of the examples, seeded.
-
-    The plain split takes the same rows as `Dataset.train_test_split` of the `datasets` library.
-    Stratified, multi-label data is split by `stratification`.
-
-    Raises:  DataError if a part would be empty or a class is too small to be in both.
-    """
-    count = len(examples.texts)
-    num_held_out = int(np.ceil(settings.validation_share * count))
-    smaller = min(num_held_out, count - num_held_out)
-    by_class = settings.stratified and not examples.is_multi_label
-    if smaller < (len(labels) if by_class else 1):
-        raise DataError(
-            f"{settings.source}: {count} rows cannot be split with data.validation_share = "
-            f"{settings.validation_share}; add rows or change the share"
-        )
-    if settings.stratified and examples.is_multi_label:
-        kept, held_out = hold_out_sets(examples.label_ids, num_held_out, settings.split_seed)
-    elif settings.stratified:
-        splitter = StratifiedShuffleSplit(
-            1, test_size=num_held_out, random_state=settings.split_seed
-        )
-        kept, held_out = next(splitter.split(np.zeros(count), examples.label_ids))
-    else:
-        order = np.random.default_rng(settings.split_seed).permutation(count)
-        held_out, kept = order[:num_held_out], order[num_held_out:]
-    return _take(examples, kept), _take(examples, held_out)
 
 
 def _drop_empty(part: RawSplit, settings: DataSettings, notes: list[str]) -> RawSplit:
@@ -327,23 +248,7 @@ def _correct(
         f"{path}: {changed} training labels corrected, {len(pairs) - len(kept)} rows dropped"
         + (f"; {outside} corrections are about held-out rows and change nothing" if outside else "")
     )
-    return _take(Examples(train.texts, label_ids, train.slices), kept)
-
-
-def _sample(examples: Examples, settings: DataSettings) -> Examples:
-    count = len(examples.texts)
-    if not settings.max_train_rows or settings.max_train_rows >= count:
-        return examples
-    order = np.random.default_rng(settings.split_seed).permutation(count)
-    return _take(examples, np.sort(order[: settings.max_train_rows]))
-
-
-def _take(examples: Examples, indices: npt.NDArray[np.int64]) -> Examples:
-    return Examples(
-        tuple(examples.texts[i] for i in indices),
-        examples.label_ids[indices],
-        {name: tuple(values[i] for i in indices) for name, values in examples.slices.items()},
-    )
+    return Examples(train.texts, label_ids, train.slices).take(kept)
 
 
 def _compute_fingerprint(labels: tuple[str, ...], *parts: Examples) -> str:

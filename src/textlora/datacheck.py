@@ -14,7 +14,7 @@ from typing import Any, Literal
 import ftfy.badness
 import numpy as np
 
-from textlora.data import clean_text
+from textlora.cleaning import clean_text
 from textlora.labelsets import find_separator
 from textlora.sources import RawSplit
 

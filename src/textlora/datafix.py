@@ -15,8 +15,8 @@ from typing import IO, Any
 
 import ftfy
 
+from textlora.cleaning import clean_text
 from textlora.columns import clean_label, find_columns
-from textlora.data import clean_text
 from textlora.datacheck import find_variants, has_markup, is_misread
 from textlora.errors import DataError
 from textlora.files import stage_folder

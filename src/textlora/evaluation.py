@@ -20,8 +20,8 @@ from textlora.calibration import (
     compute_coverage,
     compute_set_calibration,
 )
-from textlora.data import Examples
 from textlora.errors import ModelError
+from textlora.examples import Examples
 from textlora.files import write_json
 from textlora.leaks import Leaks, find_leaks, find_set_leaks
 from textlora.metrics import Interval, Scores, compute_scores, compute_wilson_interval

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from textlora.data import clean_text
+from textlora.cleaning import clean_text
 from textlora.errors import DataError, SettingsError
 from textlora.predictor import Answer, Predictor
 

@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from textlora.cleaning import clean_text
 from textlora.columns import find_text_columns
-from textlora.data import clean_text
 from textlora.errors import DataError
 from textlora.tables import STREAM, SUFFIXES, Format, Row, count_rows, read_rows
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from textlora.data import Examples
+from textlora.examples import Examples
 from textlora.metrics import Interval, compute_wilson_interval
 
 MIN_SIMILARITY = 0.5

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from textlora.backends import open_backend
 from textlora.batching import tokenize
-from textlora.data import clean_text
+from textlora.cleaning import clean_text
 from textlora.progress import Reporter
 from textlora.rundir import LoadedRun, load_run
 from textlora.settings import BackendName, Recipe
