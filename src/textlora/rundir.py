@@ -44,6 +44,7 @@ from textlora.files import (
     write_atomically,
     write_file,
 )
+from textlora.modelcard import format_card
 from textlora.settings import ModelSettings, Recipe, format_recipe, load_recipe
 
 FORMAT_VERSION = 1
@@ -53,7 +54,6 @@ EVALUATION, VISUALIZATIONS, CHECKPOINTS = "evaluation.json", "visualizations", "
 BACKENDS, BASELINE, PREDICTIONS = "backends", "baseline", "predictions"
 TRACKING, SEEDS = "tracking", "seeds.json"
 DATA_CHECK, TRAINING = "datacheck.json", "training.json"
-_READ = {"mean": "mean of all tokens", "first": "first token"}
 _WEIGHTS = "adapter_model.safetensors"
 _NEXT = ".next"  # a whole classifier that is being moved to its place
 
@@ -189,7 +189,10 @@ def _write_adapter(folder: Path, trained: TrainedModel, recipe: Recipe, manifest
         for path in Path(scratch).iterdir():
             write_file(folder / path.name, path.read_bytes())
     write_file(folder / _WEIGHTS, save({key: value.contiguous() for key, value in state.items()}))
-    write_file(folder / "README.md", _write_card(trained, recipe, manifest).encode())
+    card = format_card(
+        trained.files.hub_name, trained.labels, recipe, manifest.temperature, manifest.thresholds
+    )
+    write_file(folder / "README.md", card.encode())
 
 
 def describe_base(files: EncoderFiles, weights_sha256: str) -> BaseModel:
@@ -334,30 +337,3 @@ def _load_adapter(folder: Path, model: Any, new_parameters: tuple[str, ...]) -> 
         name = (lost or missing or result.unexpected_keys)[0]
         raise ModelError(f"{folder}: weights of {name} are missing or left over; retrain")
     return wrapped
-
-
-def _write_card(trained: TrainedModel, recipe: Recipe, manifest: Manifest) -> str:
-    files, pooled = trained.files, recipe.model.head
-    names = "\n".join(f"- {label}" for label in trained.labels)
-    note = ""
-    if pooled != "own":
-        # On transformers' own class it may load without a word, and read something else.
-        note = (
-            f"\nIts head is one linear layer over the {_READ[pooled]}. transformers' own classes "
-            "have another one and would give other answers; open it with\n\n"
-            '    PeftModel.from_pretrained(textlora.load_base_model(RUN), f"{RUN}/adapter")\n'
-        )
-    if recipe.data.multi_label:
-        pairs = zip(trained.labels, manifest.thresholds, strict=False)
-        limits = "\n".join(f"- {label}: {threshold:.6f}" for label, threshold in pairs)
-        note += (
-            '\nA text has a set of labels (`problem_type="multi_label_classification"`): those for '
-            f"which sigmoid(logit / {manifest.temperature:.6f}) reaches the threshold that was "
-            f"chosen on validation:\n\n{limits}\n"
-        )
-    return (
-        f"---\nbase_model: {files.hub_name}\nlibrary_name: peft\n"
-        "pipeline_tag: text-classification\ntags:\n- lora\n- textlora\n---\n\n"
-        f"# Text classifier: a LoRA adapter for {files.hub_name}\n\n"
-        f"Trained with textlora {VERSION}. Labels, in the order of the logits:\n\n{names}\n{note}"
-    )
