@@ -186,8 +186,8 @@ def main() -> None:
         load_recipe("quickstart", fixed, data__source=options.ag_news).data
     ).fingerprint
     if values.setdefault("data", rows) != rows:
-        # Which rows are drawn depends on the order of the labels: a Parquet file may name one, a
-        # CSV file has none.
+        # Which rows a stratified split draws depends on the order of the labels: a Parquet file may
+        # name one, a CSV file has none.
         parser.error(
             f"{path.name}: was measured on other rows than {options.ag_news} gives; "
             "name its source, or move the file away"

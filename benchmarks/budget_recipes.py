@@ -6,7 +6,8 @@ Trains the recipes reference, best and frugal on the same rows, several seeds ea
 once on the complete test split, beside TF-IDF with a linear model fitted to the same rows. The
 encoder is the embedded one, at twice the rate, or MPNet-base in a folder. The recipes were fixed on
 validation texts (accuracy_choices.py). What was measured is kept: a run that was stopped goes on.
-On a GPU `--jobs 6` trains six at a time. Writes results/budget_recipes_<encoder>.json.
+`--jobs 2` trains two at a time, one core each; on a GPU take 6. Writes
+results/budget_recipes_<encoder>.json.
 """
 
 import argparse
@@ -26,7 +27,6 @@ import torch
 from accuracy import SIX_LAYERS
 
 from textlora.baselines import fit_baselines
-from textlora.budget import fit_budget
 from textlora.data import load_labelled_texts
 from textlora.metrics import compute_wilson_interval
 from textlora.pipeline import fit_run
@@ -46,17 +46,13 @@ SMALL_RATES = {"best": 1.4e-3, "frugal": 2.8e-3}
 
 
 def make_recipe(name: str, model: str, source: str, seed: int, small: bool) -> Recipe:
-    """The recipe `name` for this encoder: of `best`, as much as a million parameters pay for."""
+    """The recipe `name` for this encoder."""
     changes = [f"training.seed={seed}"]
     if small and name == "reference":
         changes.append(SIX_LAYERS)
     elif small:
         changes.append(f"training.learning_rate={SMALL_RATES[name]}")
-    recipe = load_recipe(name, changes, data__source=source, model__name=model)
-    if name == "best":
-        labels = load_labelled_texts(recipe.data).labels
-        return fit_budget(recipe, labels, "1M").recipe
-    return recipe
+    return load_recipe(name, changes, data__source=source, model__name=model)
 
 
 def measure(recipe: Recipe) -> dict[str, Any]:
