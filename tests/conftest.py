@@ -1,6 +1,7 @@
 """Tiny stand-ins built in place: a word tokenizer, two-layer encoders, a labelled data set."""
 
 import csv
+import os
 import signal
 import socket
 from pathlib import Path
@@ -170,6 +171,12 @@ def usual_signals() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory) -> None:
+    """What trainings beside the tests keep is not seen, and nothing of the tests stays."""
+    os.environ["TEXTLORA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Budgets: never exceeded, counted as training counts, understood as people write them."""
 
 import json
+import shutil
 
 import pytest
 from conftest import FAMILIES, save_encoder, tiny_recipe
@@ -20,14 +21,18 @@ LABELS = ("a", "b", "c", "d")
     ("text", "expected"),
     [
         ("1M", 1_000_000), ("500k", 500_000), ("0.5%", 620), ("814,852", 814_852), ("1_000", 1_000),
-        ("1.5 m", 1_500_000), (".5k", 500),
+        ("1.5 m", 1_500_000), (".5k", 500), ("1,234,567", 1_234_567), ("1,500.5k", 1_500_500),
     ],
 )  # fmt: skip
 def test_a_budget_is_understood_as_written(text, expected):
     assert parse_budget(text, 124_000) == expected
 
 
-@pytest.mark.parametrize("text", ["", "0", "-5", "a lot", "1G", "1M parameters", "1e6", "nan", "%"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "0", "-5", "a lot", "1G", "1M parameters", "1e6", "nan", "%", "0,5%", "1,5M", "0,500k",
+     "12,34", "9" * 400],
+)  # fmt: skip
 def test_what_is_no_budget_is_refused(text):
     with pytest.raises(SettingsError, match="not understood; write a number such as"):
         parse_budget(text, 1_000)
@@ -92,6 +97,25 @@ def test_what_is_planned_is_what_peft_trains(family, variant, data_folder, tmp_p
 def test_a_linear_head_that_is_named_stays():
     recipe = load_recipe("quickstart", ["model.head=first"])
     assert fit_budget(recipe, LABELS, "50k").recipe.model.head == "first"
+
+
+def test_of_the_sets_those_count_that_the_encoder_has(tmp_path, tiny_bert):
+    """One layer has no last two; a layer that the checkpoint lacks is trained whole."""
+    folder = shutil.copytree(tiny_bert, tmp_path / "bert")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    one = fit_budget(load_recipe("quickstart", model__name=str(folder)), LABELS, "3k")
+    assert {matrix.layer for matrix in one.plan.matrices} == {0}
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    lacking = fit_budget(load_recipe("quickstart", model__name=str(folder)), LABELS, "20k")
+    assert {matrix.layer for matrix in lacking.plan.matrices} == {0, 1}
+    assert lacking.plan.trainable <= 20_000
+
+
+def test_a_rank_that_no_matrix_can_use_is_refused(tiny_bert):
+    recipe = load_recipe("quickstart", ["adapter.rank=33"], model__name=str(tiny_bert))
+    with pytest.raises(SettingsError, match=r"adapter\.rank: 33 is more than 32, the smaller side"):
+        plan_recipe(recipe, LABELS)
 
 
 def run_command(*words):

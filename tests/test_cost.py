@@ -33,7 +33,7 @@ def count(recipe, lengths=(50,) * 64, itemsize=4):
     plan = plan_recipe(recipe, LABELS)
     shape = describe_encoder(skeleton, plan, recipe.adapter.variant)
     lengths = np.array(lengths)
-    loads = (measure_training_load(lengths, 16, shape), measure_load(lengths, shape))
+    loads = (measure_training_load(lengths, 16, shape, 4_096), measure_load(lengths, shape, 4_096))
     return compute_adapter_bytes(skeleton, plan), count_memory(recipe, plan, shape, loads, itemsize)
 
 

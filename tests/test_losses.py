@@ -37,6 +37,15 @@ def test_the_loss_is_its_formula(gamma, smoothing, weights):
     assert float(found) == pytest.approx(by_hand(gamma, smoothing, weights or (1, 1, 1)), rel=1e-5)
 
 
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_a_text_that_is_surely_right_has_a_gradient_of_nothing(gamma):
+    settings = TrainingSettings(focal_gamma=gamma)
+    for compute, label_ids in ((compute_loss, [0]), (compute_set_loss, [[1, 0, 0]])):
+        logits = torch.tensor([[120.0, -120.0, -120.0]], requires_grad=True)
+        compute(logits, torch.tensor(label_ids), settings, None).backward()
+        assert logits.grad.abs().max() < 1e-6  # and no nan
+
+
 def test_balanced_classes_weigh_the_same_together():
     label_ids = np.array([0] * 90 + [2] * 10)
     weights = compute_class_weights(label_ids, 3, TrainingSettings(class_weights="balanced"))

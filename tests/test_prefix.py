@@ -164,3 +164,10 @@ def test_the_real_encoder_gives_the_same_bits(batch_size):
                 torch.testing.assert_close(found, expected, rtol=0.02, atol=0.05)
             else:
                 assert torch.equal(found, expected)
+
+
+def test_a_file_that_has_gone_is_not_made_anew(tmp_path):
+    """torch would map a shared file that is not there: hidden rows of nothing but zeros."""
+    with pytest.raises(OSError, match="No such file"):
+        prefix_module._map(tmp_path / "gone.bin", torch.float32, (4, 8), "r")
+    assert not (tmp_path / "gone.bin").exists()

@@ -1,18 +1,23 @@
+import errno
 import json
 import shutil
+from dataclasses import asdict
 
 import pytest
 from conftest import make_rows, tiny_recipe, write_csv
 
-from textlora import prefix
+from textlora import prefix, rundir
+from textlora.cli import main
 from textlora.comparison import compare_runs
 from textlora.data import load_labelled_texts
 from textlora.errors import ModelError, SettingsError
 from textlora.evaluation import read_evaluations
+from textlora.pipeline import train_run
 from textlora.predictor import Predictor
 from textlora.progress import Reporter
 from textlora.repeats import train_repeats
-from textlora.seeds import read_repeats
+from textlora.seeds import read_repeats, write_repeats
+from textlora.significance import compute_spread
 
 
 class Messages(Reporter):
@@ -89,17 +94,79 @@ def test_finished_repeats_are_not_trained_again(trained, recipe, tmp_path):
     report = Messages()
     texts = load_labelled_texts(recipe.data)
     again = train_repeats(recipe, texts, tmp_path / "run", 2, resume="auto", report=report)
-    assert any(line.endswith("seed-42: is finished") for line in report.lines)
-    assert any(line.endswith("seed-43: seed 43") for line in report.lines)
+    steps = [line for line in report.lines if "continuing after step" in line]
+    assert [line.split(": ")[0] for line in steps] == [str(tmp_path / "run" / "seed-42")]
     assert again == found
 
 
-def test_repeats_are_compared_by_their_spread(trained, recipe):
+def test_a_test_split_that_has_changed_is_measured_in_every_repeat(trained, recipe, tmp_path):
+    run, found, _ = trained
+    data = shutil.copytree(recipe.data.source, tmp_path / "data")
+    write_csv(data / "test.csv", make_rows(12, seed=3))
+    texts = load_labelled_texts(recipe.data.model_copy(update={"source": str(data)}))
+    assert texts.fingerprint == load_labelled_texts(recipe.data).fingerprint
+    shutil.copytree(run, tmp_path / "run")
+    report = Messages()
+    again = train_repeats(recipe, texts, tmp_path / "run", 2, resume="auto", report=report)
+    for name in again.runs:
+        assert read_evaluations(tmp_path / "run" / name)[1].scores.num_texts == 12
+    assert again.splits["validation"] == found.splits["validation"]
+    (data / "test.csv").unlink()
+    texts = load_labelled_texts(recipe.data.model_copy(update={"source": str(data)}))
+    without = train_repeats(recipe, texts, tmp_path / "run", 2, resume="auto", report=report)
+    assert list(without.splits) == ["validation"]
+
+
+def test_a_copy_that_fails_leaves_the_older_classifier(trained, recipe, tmp_path, monkeypatch):
     run, _, _ = trained
-    found = compare_runs(run, run, recipe.data, "test")
-    assert found.repeats is not None
-    assert "no difference shown" in found.repeats or "the same in every repeat" in found.repeats
+    shutil.copytree(run, tmp_path / "run")
+    texts = [text for text, _ in make_rows(9, seed=4)]
+    before = Predictor.load(tmp_path / "run").predict_proba(texts).values
+
+    def refuse(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(rundir, "write_file", refuse)
+    with pytest.raises(OSError, match="No space"):
+        rundir.copy_classifier(run / "seed-42", tmp_path / "run")
+    monkeypatch.undo()
+    assert (Predictor.load(tmp_path / "run").predict_proba(texts).values == before).all()
+    rundir.copy_classifier(run / "seed-43", tmp_path / "run")
+    found = Predictor.load(tmp_path / "run").predict_proba(texts).values
+    assert (found == Predictor.load(run / "seed-43").predict_proba(texts).values).all()
+
+
+def test_repeats_are_compared_by_their_spread(trained, recipe, tmp_path):
+    run, found, _ = trained
+    other = shutil.copytree(run, tmp_path / "run")
+    stored = json.loads((run / "seeds.json").read_text())
+
+    def compare(ours, theirs):
+        for folder, values in ((run, ours), (other, theirs)):
+            stored["splits"]["test"]["accuracy"] = asdict(compute_spread(values, 1.0))
+            (folder / "seeds.json").write_text(json.dumps(stored))
+        return compare_runs(run, other, recipe.data, "test").repeats
+
+    try:
+        assert compare([0.80, 0.82], [0.60, 0.61]).startswith("better by 20.5 points (")
+        assert compare([0.60, 0.61], [0.80, 0.82]).startswith("worse by 20.5 points (")
+        assert compare([0.70, 0.90], [0.60, 0.80]).startswith("no difference shown (+10.0 points")
+    finally:
+        write_repeats(run, found)
     assert compare_runs(run, run / "seed-42", recipe.data, "test").repeats is None
+
+
+def test_pictures_may_be_asked_for_of_repeats_too(recipe, tmp_path, capfd):
+    run, pictures = tmp_path / "run", tmp_path / "pictures"
+    with pytest.raises(SystemExit) as stopped:
+        main([
+            "train", "--recipe", "quickstart", "--data", recipe.data.source, "--model",
+            recipe.model.name, "--seeds", "2", "--out", str(run), "--pictures", str(pictures),
+            "--set", "training.epochs=1",
+        ])  # fmt: skip
+    assert (stopped.value.code or 0) == 0, capfd.readouterr().err
+    drawn = {path.name: path.read_bytes() for path in (run / "visualizations").iterdir()}
+    assert {path.name: path.read_bytes() for path in pictures.iterdir()} == drawn != {}
 
 
 def test_what_makes_no_sense_is_refused(recipe, tiny_run, tmp_path):
@@ -109,6 +176,11 @@ def test_what_makes_no_sense_is_refused(recipe, tiny_run, tmp_path):
         train_repeats(recipe, texts, tmp_path / "run", 1, resume="auto", report=report)
     with pytest.raises(SettingsError, match="holds a single run"):
         train_repeats(recipe, texts, tiny_run, 2, resume="auto", report=report)
+    (tmp_path / "sweep.toml").touch()
+    with pytest.raises(SettingsError, match="holds a sweep; choose another --out"):
+        train_repeats(recipe, texts, tmp_path, 2, resume="auto", report=report)
+    with pytest.raises(SettingsError, match="holds a sweep; choose another --out"):
+        train_run(recipe, texts, tmp_path, resume="auto", report=report)
     (tmp_path / "seeds.json").write_text(json.dumps({"runs": 3}))
     with pytest.raises(ModelError, match=r"seeds\.json: damaged"):
         read_repeats(tmp_path)

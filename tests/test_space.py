@@ -110,6 +110,15 @@ def test_alpha_keeps_its_ratio_to_the_rank_unless_it_is_said():
     assert (both.adapter.rank, both.adapter.alpha) == (2, 9.0)
 
 
+def test_an_adapter_of_another_rank_is_as_strong_as_before():
+    for variant, power in (("lora", 1.0), ("dora", 1.0), ("rslora", 0.5)):
+        recipe = load_recipe("quickstart", [f"adapter.variant={variant}"])
+        for rank in (1, 2, 32):
+            found = change_recipe(recipe, {"adapter.rank": rank}, "test").adapter
+            strength = recipe.adapter.alpha / recipe.adapter.rank**power
+            assert found.alpha / rank**power == pytest.approx(strength)
+
+
 def test_a_sweep_starts_from_the_recipe_where_the_space_has_it(read):
     inside = read("training.epochs.choices = [2, 8]\nadapter.rank = { low = 1, high = 8 }")
     assert inside.find_start(RECIPE) == {"training.epochs": 8.0, "adapter.rank": 8}

@@ -15,11 +15,12 @@ from dataclasses import replace
 import pytest
 from conftest import make_rows, tiny_recipe, write_csv
 
+from textlora.budget import fit_budget, plan_recipe
 from textlora.cli import main
 from textlora.data import load_labelled_texts
 from textlora.errors import DataError, Interrupted, SettingsError, TextloraError, UnfinishedError
 from textlora.history import ValidationRecord, read_history
-from textlora.judgement import Judgement
+from textlora.judgement import Judge, Judgement
 from textlora.learner import prepare_learner
 from textlora.pipeline import fit_run
 from textlora.progress import Reporter
@@ -147,6 +148,25 @@ def test_no_trial_over_the_budget_is_trained(undisturbed, place):
         assert bool(trial.curve) == (trial.outcome != "refused")
 
 
+def test_a_judge_counts_all_that_parameters_depend_on(place):
+    judge = Judge(place.recipe, place.texts.labels, None)
+    for settings in (
+        {}, {"model.head": "mean"}, {"model.head": "first"}, {"adapter.variant": "dora"},
+        {"adapter.variant": "dora", "adapter.rank": 2}, {"adapter.rank": 2},
+        {"adapter.targets": {"0": ["query"]}}, {"training.epochs": 9},
+    ):  # fmt: skip
+        plan = plan_recipe(change_recipe(place.recipe, settings, "test"), place.texts.labels)
+        assert judge.judge(settings).parameters == plan.trainable
+
+
+def test_a_share_is_of_the_same_parameters_as_in_training(place):
+    recipe = change_recipe(place.recipe, {"model.head": "mean"}, "test")
+    allowed = fit_budget(recipe, place.texts.labels, "5%").budget
+    judge = Judge(recipe, place.texts.labels, "5%")
+    judged = judge.judge({"adapter.targets": {"all": ["query", "key", "value", "output", "ffn"]}})
+    assert judged.refusal.endswith(f"over the budget of {allowed:,}")
+
+
 def test_the_winning_recipe_trains_to_the_figures_of_its_trial(undisturbed, place, tmp_path):
     best = undisturbed.ranked[0]
     recipe = load_recipe(str(undisturbed.recipe))
@@ -222,7 +242,7 @@ def test_a_sweep_that_is_done_is_told_again_as_json(undisturbed, place, capfd):
     ]
 
 
-def test_another_sweep_in_the_same_folder_is_refused(undisturbed, place):
+def test_another_sweep_in_the_same_folder_is_refused(undisturbed, place, tmp_path):
     folder = undisturbed.folder
     wider = SPACE.replace("high = 8", "high = 9")
     with pytest.raises(SettingsError, match=r"space adapter\.rank was .*'high': 8.*, is .*9"):
@@ -234,6 +254,11 @@ def test_another_sweep_in_the_same_folder_is_refused(undisturbed, place):
         place.sweep(folder, budget=None)
     with pytest.raises(SettingsError, match="the texts or labels of the data have changed"):
         place.sweep(folder, texts=replace(place.texts, fingerprint="other"))
+    other = shutil.copytree(folder, tmp_path / "sweep")
+    text = (other / "sweep.toml").read_text()
+    (other / "sweep.toml").write_text(text.replace('encoder = "', 'encoder = "0'))
+    with pytest.raises(SettingsError, match="the weights of the model have changed"):
+        place.sweep(other)
 
 
 def test_what_a_budget_cannot_pay_is_refused_before_anything_is_written(place, tmp_path):
@@ -260,6 +285,83 @@ def test_folders_of_others_are_left_alone(undisturbed, place, tmp_path):
         place.sweep(tmp_path / "sweep")
 
 
+def test_no_settings_are_trained_twice_and_a_space_has_an_end(place, tmp_path):
+    """Six combinations, two of them over the budget, nine trials asked for."""
+    space = """
+    adapter.rank = { low = 1, high = 3 }
+    adapter.targets = { choices = [{ all = ["query"] }, { all = ["query", "value", "ffn"] }] }
+    """
+    report = Messages()
+    found = place.sweep(tmp_path / "sweep", space=space, num_trials=9, budget="1000", report=report)
+    done = [trial for trial in found.trials if trial.outcome != "repeated"]
+    assert len({json.dumps(trial.settings) for trial in done}) == len(done) == 6
+    trained = [trial for trial in done if trial.outcome in TRAINED]
+    assert 0 < len(trained) < 6
+    assert report.lines[-1] == f"no settings are left to try after {len(trained)} trials"
+    assert found.margin.others == len(found.ranked) - 1
+    assert list_facts(place.sweep(
+        tmp_path / "sweep", space=space, num_trials=9, budget="1000"
+    )) == list_facts(found)  # fmt: skip
+
+
+def test_a_trial_that_cannot_be_trained_does_not_end_the_sweep(place, tmp_path):
+    broken = shutil.copytree(place.model, tmp_path / "broken")
+    for path in broken.glob("token*"):
+        path.unlink()
+    space = f'model.name = {{ choices = ["{broken}", "{place.model}"] }}'
+    found = place.sweep(tmp_path / "sweep", space=space, num_trials=2, budget=None)
+    assert {trial.outcome for trial in found.trials} >= {"failed", "finished"}
+    (failed,) = [trial for trial in found.trials if trial.outcome == "failed"]
+    assert "has no tokenizer files" in failed.reason
+    assert [trial.settings["model.name"] for trial in found.ranked] == [str(place.model)]
+
+
+def test_a_trial_that_always_ends_its_process_is_given_up(place, tmp_path):
+    """As one that the system ends for its memory: nothing is told, the next start finds it."""
+    place.space.write_text(SPACE)
+    space = load_space(str(place.space), place.recipe)
+    for _ in range(3):
+        with open_study(tmp_path, space, "accuracy", seed=0) as study:
+            claim = study.claim(9, lambda _: Judgement(1))
+            assert claim is not None
+            assert claim.number == 0
+    with open_study(tmp_path, space, "accuracy", seed=0) as study:
+        claim = study.claim(9, lambda _: Judgement(1))
+        assert claim is not None
+        assert claim.number == 1
+        first, second = study.list_trials()
+    assert (first.outcome, first.reason) == ("failed", "ended its process 3 times")
+    assert second.outcome == "unfinished"
+
+
+def test_a_trial_that_gets_further_or_was_stopped_is_not_given_up(place, tmp_path):
+    place.space.write_text(SPACE)
+    space = load_space(str(place.space), place.recipe)
+    for start in range(9):
+        with open_study(tmp_path, space, "accuracy", seed=0) as study:
+            claim = study.claim(9, lambda _: Judgement(1))
+            assert claim is not None
+            assert claim.number == 0
+            if start % 2:
+                study.report(10 * start, ValidationRecord(1.0, 0.5, 0.5, 0.5), 1.0)
+            elif start > 5:
+                study.release()
+
+
+def test_of_evaluations_with_equal_accuracy_that_of_the_lower_loss_counts(place, tmp_path):
+    """As in training: its figures are those of the checkpoint that is kept."""
+    place.space.write_text(SPACE)
+    space = load_space(str(place.space), place.recipe)
+    with open_study(tmp_path, space, "accuracy", seed=0) as study:
+        assert study.claim(9, lambda _: Judgement(1)) is not None
+        for share, loss in ((200, 1.0), (400, 0.8), (600, 0.9)):
+            study.report(share, ValidationRecord(loss, 0.5, 0.5, 0.5, thresholds=(0.5,)), 1.0)
+        study.drop("diverged", "the loss became nan", 7.0)
+        (trial,) = study.list_trials()
+    assert trial.figures == {"loss": 0.8, "accuracy": 0.5, "f1_weighted": 0.5, "f1_macro": 0.5}
+    assert trial.seconds == 7.0
+
+
 def test_rates_that_diverge_are_trials_that_failed(place, tmp_path):
     space = '"training.learning_rate" = { choices = [1e30, 1e32] }'
     with pytest.raises(TextloraError, match="none of 2 trials was finished.*the loss became"):
@@ -270,6 +372,7 @@ def test_a_trial_below_the_median_is_stopped_but_not_at_its_end(place, tmp_path)
     def evaluate(study, accuracy, share):
         return study.report(share, ValidationRecord(1.0, accuracy, 0.0, 0.0), 1.0)
 
+    place.space.write_text(SPACE)
     space = load_space(str(place.space), place.recipe)
     with open_study(tmp_path, space, "accuracy", seed=0) as study:
         for accuracy in (0.5, 0.6, 0.7, 0.8):

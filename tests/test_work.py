@@ -71,7 +71,7 @@ def test_a_step_is_counted_as_torch_counts_it(targets, head):
     wide = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4,
             "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # fmt: skip
     skeleton, plan, shape = make("bert", TARGETS[targets], head, **wide)
-    load = measure_training_load(LENGTHS, len(LENGTHS), shape)
+    load = measure_training_load(LENGTHS, len(LENGTHS), shape, 4_096)
     lowest = find_lowest(plan)
     whole = count_training(shape, plan, load, 0)
     short = count_training(shape, plan, load, lowest)
@@ -90,7 +90,7 @@ def test_a_step_is_counted_as_torch_counts_it(targets, head):
 
 def test_validation_is_counted_as_torch_counts_it():
     skeleton, plan, shape = make("roberta", hidden_size=128, intermediate_size=512)
-    found = count_forward(shape, plan, measure_load(LENGTHS, shape), 0)
+    found = count_forward(shape, plan, measure_load(LENGTHS, shape, 4_096), 0)
     expected = count_by_torch(skeleton, plan, training=False)
     assert found.forward == pytest.approx(expected, rel=0.02)
     assert found.trained == 0.0
@@ -100,7 +100,7 @@ def test_validation_is_counted_as_torch_counts_it():
 def test_more_layers_matrices_and_texts_are_more_work(family):
     def count(targets, lengths=LENGTHS):
         _, plan, shape = make(family, targets)
-        found = count_training(shape, plan, measure_training_load(lengths, 4, shape), 0)
+        found = count_training(shape, plan, measure_training_load(lengths, 4, shape, 4_096), 0)
         return found.forward + found.trained, found.adapted
 
     steps = [

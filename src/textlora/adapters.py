@@ -121,6 +121,13 @@ def plan_adapter(
             "adapter.targets: the checkpoint lacks every layer named, so those are trained whole; "
             "name a layer that it has"
         )
+    for matrix in wanted:
+        sides = matrix.in_features, matrix.out_features
+        if matrix.rank > min(sides):
+            raise SettingsError(
+                f"adapter.rank: {matrix.rank} is more than {min(sides)}, the smaller side of "
+                f"{matrix.name}; lower it, there is nothing more to learn"
+            )
     base = sum(parameter.numel() for parameter in model.parameters())
     extra = sum(matrix.num_parameters for matrix in wanted) + sum(m.num_parameters for m in modules)
     num_layers = len({matrix.layer for matrix in found})

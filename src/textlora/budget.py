@@ -4,6 +4,7 @@ The head is linear, so that the budget goes into the encoder. Of the sets of mat
 widest is taken that the budget pays a useful rank for; then the rank is raised as far as it goes.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ _SETS: tuple[dict[str, tuple[Matrix, ...]], ...] = (
     {"last 1": ("query",)},
 )
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
+# A comma stands between thousands or nowhere: "0,5%" means ten times less in half of Europe.
+_BUDGET = re.compile(r"((?:[1-9]\d{0,2}(?:[,_ ]\d{3})+|\d+)(?:\.\d+)?|\.\d+) ?([km%]?)")
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def fit_budget(recipe: Recipe, labels: Sequence[str], budget: str) -> BudgetedPl
     """Choose `model.head` and the adapter of `recipe` such that at most `budget` is trained.
 
     `budget` is a number of parameters ("814852", "500k", "1M") or a share of those of the model
-    ("0.5%"). A linear head that the recipe names is kept, and so is the ratio of alpha to rank.
+    ("0.5%"). A linear head that the recipe names is kept, and so is the strength of the adapter.
 
     Raises:  SettingsError for a budget that is not understood, or too small: it names the smallest
     that works. ModelError if the model's configuration cannot be had.
@@ -72,20 +75,17 @@ def fit_budget(recipe: Recipe, labels: Sequence[str], budget: str) -> BudgetedPl
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"head": head})})
     found = _build_skeleton(recipe, labels)
     allowed = parse_budget(budget, sum(p.numel() for p in found.model.parameters()))
-    first_rank = [_plan(found, recipe, targets, 1) for targets in _SETS]
-    smallest = min(plan.trainable for _, plan in first_rank)
+    sets = _plan_sets(found, recipe)
+    smallest = min(plan.trainable for _, plan in sets)
     if smallest > allowed:
         raise SettingsError(
             f"--budget: {allowed:,} parameters are too few for {recipe.model.name} with "
             f"{len(labels)} labels; the smallest that works is {smallest:,}"
         )
-    ranks = [
-        _find_rank(found, recipe, targets, plan, allowed)
-        for targets, (_, plan) in zip(_SETS, first_rank, strict=True)
-    ]
+    ranks = [_find_rank(found, recipe, targets, plan, allowed) for targets, plan in sets]
     useful = [index for index, rank in enumerate(ranks) if rank >= _USEFUL_RANK]
     index = (useful or [i for i, rank in enumerate(ranks) if rank])[0]
-    adapter, plan = _plan(found, recipe, _SETS[index], ranks[index])
+    adapter, plan = _plan(found, recipe, sets[index][0], ranks[index])
     assert plan.trainable <= allowed, f"{plan.trainable} over the budget {allowed}"
     return BudgetedPlan(recipe.model_copy(update={"adapter": adapter}), plan, allowed, smallest)
 
@@ -95,13 +95,14 @@ def parse_budget(text: str, total: int) -> int:
 
     Raises:  SettingsError if it is not understood or not positive.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)([km%]?)", re.sub(r"[\s,_]", "", text).lower())
-    if match is None or not float(match[1]):
+    match = _BUDGET.fullmatch(text.strip().lower())
+    number = float(re.sub("[,_ ]", "", match[1])) if match else 0.0
+    if match is None or not 0.0 < number < math.inf:
         raise SettingsError(
             f"--budget: {text!r} not understood; write a number such as 500000, 500k, 1M or 0.5%"
         )
     factor = total / 100 if match[2] == "%" else _UNITS[match[2]]
-    return int(float(match[1]) * factor + 1e-6)
+    return int(number * factor + 1e-6)
 
 
 def _build_skeleton(recipe: Recipe, labels: Sequence[str]) -> _Skeleton:
@@ -109,6 +110,21 @@ def _build_skeleton(recipe: Recipe, labels: Sequence[str]) -> _Skeleton:
     model = encoder.build_skeleton(config, recipe.model.head)
     folder = encoderfiles.find_local_folder(recipe.model)
     return _Skeleton(model, encoder.find_new_parameters(model, folder))
+
+
+def _plan_sets(
+    found: _Skeleton, recipe: Recipe
+) -> list[tuple[dict[str, tuple[Matrix, ...]], AdapterPlan]]:
+    """The sets of matrices that this encoder has, each at rank 1."""
+    sets, refusals = [], []
+    for targets in _SETS:
+        try:
+            sets.append((targets, _plan(found, recipe, targets, 1)[1]))
+        except SettingsError as error:  # fewer layers than the set names, or none to adapt
+            refusals.append(error)
+    if not sets:
+        raise refusals[0]
+    return sets
 
 
 def _find_rank(
@@ -135,6 +151,6 @@ def _plan(
     found: _Skeleton, recipe: Recipe, targets: dict[str, tuple[Matrix, ...]], rank: int
 ) -> tuple[AdapterSettings, AdapterPlan]:
     old = recipe.adapter
-    alpha = old.alpha / old.rank * rank
-    adapter = old.model_copy(update={"targets": targets, "rank": rank, "alpha": alpha})
+    changes = {"targets": targets, "rank": rank, "alpha": old.compute_alpha(rank)}
+    adapter = old.model_copy(update=changes)
     return adapter, plan_adapter(found.model, found.new_parameters, adapter)

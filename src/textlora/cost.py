@@ -98,7 +98,7 @@ def plan_cost(
 
 def assume_texts(recipe: Recipe) -> Texts:
     """1,000 texts of 50 tokens, a part of them held out, where nothing is known."""
-    held_out = round(_TYPICAL_TEXTS * recipe.data.validation_share)
+    held_out = min(_TYPICAL_TEXTS - 1, round(_TYPICAL_TEXTS * recipe.data.validation_share))
     lengths = np.full(_TYPICAL_TEXTS - held_out, _TYPICAL_TOKENS, dtype=np.int64)
     return Texts(lengths, len(lengths), held_out)
 
@@ -173,9 +173,9 @@ def measure_libraries() -> int:
 
 def _measure_loads(recipe: Recipe, shape: EncoderShape, texts: Texts) -> tuple[Load, Load]:
     """Of the steps of an epoch, and of one validation, as long as the texts of training."""
-    sampled = len(texts.lengths)
-    training = measure_training_load(texts.lengths, recipe.training.batch_size, shape)
-    validation = measure_load(texts.lengths[: max(1, texts.num_validation)], shape)
+    sampled, most = len(texts.lengths), MAX_TOKENS[pick_device().type]
+    training = measure_training_load(texts.lengths, recipe.training.batch_size, shape, most)
+    validation = measure_load(texts.lengths[: max(1, texts.num_validation)], shape, most)
     measured = min(sampled, max(1, texts.num_validation))
     return (
         training.scale(texts.num_train / sampled),
@@ -185,7 +185,7 @@ def _measure_loads(recipe: Recipe, shape: EncoderShape, texts: Texts) -> tuple[L
 
 def _choose_sizes(recipe: Recipe, shape: EncoderShape, texts: Texts) -> LayerSizes:
     length = -(-max(1, round(float(texts.lengths.mean()))) // 8) * 8
-    most = max(1, MAX_TOKENS["cpu"] // length)
+    most = max(1, MAX_TOKENS[pick_device().type] // length)
     return LayerSizes(
         width=shape.width,
         heads=shape.heads,

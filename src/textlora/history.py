@@ -6,6 +6,7 @@ from pathlib import Path
 
 from textlora.files import write_atomically
 from textlora.rundir import HISTORY
+from textlora.settings import Metric
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,14 @@ class ValidationRecord:
     f1_macro: float
     temperature: float = 1.0  # see `calibration`
     thresholds: tuple[float, ...] = ()  # see `thresholds`
+
+    def rate(self, metric: Metric) -> tuple[float, float]:
+        """What the best is chosen by, larger is better: the metric, and of equals the lower loss.
+
+        Few texts have many ties in accuracy; of two equals the lower loss is the better fitted.
+        """
+        value = -self.loss if metric == "loss" else getattr(self, metric)
+        return value, -self.loss
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ class Judge:
             return Judgement(None, str(error))
         if self._budget is None:
             return Judgement(plan.trainable)
-        allowed = parse_budget(self._budget, plan.total)
+        allowed = parse_budget(self._budget, plan.total - plan.trainable)  # as `fit_budget`
         over = plan.trainable > allowed
         refusal = f"{plan.trainable:,} parameters, over the budget of {allowed:,}" if over else ""
         return Judgement(plan.trainable, refusal)

@@ -48,7 +48,12 @@ def compute_loss(
         return cross_entropy(logits, label_ids, weights, label_smoothing=smoothing, reduction="sum")
     losses = cross_entropy(logits, label_ids, weights, label_smoothing=smoothing, reduction="none")
     shares = logits.softmax(dim=1).gather(1, label_ids[:, None])[:, 0]
-    return ((1.0 - shares) ** gamma * losses).sum()
+    return (_weigh_doubt(shares, gamma) * losses).sum()
+
+
+def _weigh_doubt(shares: Tensor, gamma: float) -> Tensor:
+    """The factor of the focal loss. At a share of 1 its slope would be infinite for gamma < 1."""
+    return (1.0 - shares).clamp_min(torch.finfo(shares.dtype).eps) ** gamma
 
 
 def compute_positive_weights(
@@ -89,7 +94,7 @@ def compute_set_loss(
     losses = binary_cross_entropy_with_logits(logits, wanted, pos_weight=weights, reduction="none")
     if gamma:
         shares = logits.sigmoid()
-        losses = (1.0 - torch.where(truth > 0.5, shares, 1.0 - shares)) ** gamma * losses
+        losses = _weigh_doubt(torch.where(truth > 0.5, shares, 1.0 - shares), gamma) * losses
     return losses.sum()
 
 

@@ -116,7 +116,7 @@ def fit_run(
     return learner, state
 
 
-def copy_pictures(pictures: tuple[Path, ...], folder: Path) -> None:
+def copy_pictures(pictures: Sequence[Path], folder: Path) -> None:
     """Copy pictures to another folder.
 
     Raises:  TextloraError if it cannot be written.
@@ -135,6 +135,7 @@ def copy_pictures(pictures: tuple[Path, ...], folder: Path) -> None:
 @contextmanager
 def _lock(run: Path) -> Iterator[None]:
     """Make the run folder and keep other processes from training in it."""
+    rundir.refuse_sweep(run)
     with ExitStack() as held:
         try:
             run.mkdir(parents=True, exist_ok=True)

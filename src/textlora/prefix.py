@@ -6,7 +6,6 @@ of the cache folder, in the number format of the model, and goes when training e
 
 import hashlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from textlora.engine import Engine
 from textlora.files import drop_stale, find_cache_folder
 from textlora.progress import Reporter
 from textlora.settings import Recipe
+from textlora.timetable import Timetable
 
 _KEPT_DAYS = 1  # of what a killed run left behind
 _shared: ContextVar[set[Path] | None] = ContextVar("shared", default=None)
@@ -51,8 +51,8 @@ def is_reread(recipe: Recipe, steps_per_epoch: int) -> bool:
     """Whether the output of frozen layers is always the same and read in more than one epoch."""
     settings, dropout = recipe.training, recipe.dropout
     random = dropout.scope == "all" and max(dropout.start, dropout.end) > 0.0
-    total_steps = math.ceil(settings.epochs * steps_per_epoch)
-    return not random and total_steps > steps_per_epoch and settings.prefix_cache_gb > 0.0
+    repeats = Timetable(recipe, steps_per_epoch).total_steps > steps_per_epoch
+    return not random and repeats and settings.prefix_cache_gb > 0.0
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def _find(
                 return None
             report.say(f"{layers}; their output is computed once: {size / 1e9:.2f} GB in {path}")
             _write(engine, tokens, path, shape, report, check)
-        rows = _map(path, engine.dtype, shape, "r+")
+        rows = _map(path, engine.dtype, shape, "r")
     except OSError as error:
         report.say(f"{folder}: cannot keep the output of frozen layers ({error.strerror or error})")
         return None
@@ -166,7 +166,10 @@ def _write(
 
 
 def _map(path: Path, dtype: torch.dtype, shape: tuple[int, int], mode: str) -> Tensor:
-    """A tensor whose memory is the file."""
+    """A tensor whose memory is the file.
+
+    Only for writing shared with it: torch would make a file that has gone anew, full of zeros.
+    """
     if mode == "w+":
         with path.open("wb") as stream:
             size_bytes = shape[0] * shape[1] * dtype.itemsize
@@ -174,5 +177,8 @@ def _map(path: Path, dtype: torch.dtype, shape: tuple[int, int], mode: str) -> T
                 os.posix_fallocate(stream.fileno(), 0, size_bytes)
             stream.truncate(size_bytes)
     size = shape[0] * shape[1]
-    stored = torch.from_file(str(path), shared=True, size=size, dtype=_STORED[dtype])
+    try:
+        stored = torch.from_file(str(path), shared=mode == "w+", size=size, dtype=_STORED[dtype])
+    except RuntimeError as error:
+        raise OSError(str(error)) from None
     return stored.view(dtype).view(shape)

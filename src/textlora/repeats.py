@@ -6,20 +6,21 @@ RUN/                            a copy of the one that is best on validation
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from textlora.data import LabelledTexts
 from textlora.datacheck import DataCheck
 from textlora.errors import SettingsError, TextloraError
-from textlora.evaluation import AnyEvaluation, read_evaluations
+from textlora.evaluation import AnyEvaluation
 from textlora.files import MANIFEST, stage_folder, write_atomically, write_file
+from textlora.history import ValidationRecord
 from textlora.pipeline import train_run
 from textlora.prefix import share_prefixes
 from textlora.progress import Reporter
-from textlora.rundir import CHECKPOINTS, RECIPE, find_classifier, read_manifest
+from textlora.rundir import ADAPTER, CHECKPOINTS, LABELS, RECIPE, copy_classifier, refuse_sweep
 from textlora.seeds import Repeats, write_repeats
-from textlora.settings import Recipe, load_recipe
+from textlora.settings import Metric, Recipe
 from textlora.significance import Spread, compute_spread
 from textlora.training import Resume
 
@@ -37,8 +38,8 @@ def train_repeats(
 ) -> Repeats:
     """Train with so many seeds, counted from that of the recipe; the split of the data stays.
 
-    Repeats that are finished are not trained again. Token ids and the output of frozen layers are
-    made once for all.
+    Repeats that are finished take no step more; they are measured again, since the test split may
+    have changed. Token ids and the output of frozen layers are made once for all.
 
     Raises:  as `train_run`; SettingsError for fewer than two, or a folder with a single run in it.
     """
@@ -46,26 +47,24 @@ def train_repeats(
         raise SettingsError(f"--seeds: at least 2, got {seeds}; leave it out for a single run")
     if (run / CHECKPOINTS).is_dir():
         raise SettingsError(f"{run}: holds a single run; choose another --out for --seeds")
+    refuse_sweep(run)
     first = recipe.training.seed
-    found: dict[int, list[AnyEvaluation]] = {}
+    found: dict[int, tuple[AnyEvaluation, ...]] = {}
     with share_prefixes():
         for seed in range(first, first + seeds):
             training = recipe.training.model_copy(update={"seed": seed})
             repeat = recipe.model_copy(update={"training": training})
             folder = run / f"seed-{seed}"
-            done = None if resume == "never" else _read_finished(folder, repeat, texts)
-            report.say(f"{folder}: {'is finished' if done else f'seed {seed}'}")
-            found[seed] = done or list(
-                train_run(
-                    repeat, texts, folder, resume=resume, report=report, track=track, check=check
-                ).evaluations
-            )
+            report.say(f"{folder}: seed {seed}")
+            found[seed] = train_run(
+                repeat, texts, folder, resume=resume, report=report, track=track, check=check
+            ).evaluations
     best = max(found, key=lambda seed: _rate(found[seed][0], recipe.training.best_metric))
     repeats = Repeats(
         runs=tuple(f"seed-{seed}" for seed in found),
         seeds=tuple(found),
         best=f"seed-{best}",
-        splits=_gather(list(found.values())),
+        splits=_gather(found.values()),
     )
     try:
         _copy_run(run / repeats.best, run)
@@ -75,23 +74,11 @@ def train_repeats(
     return repeats
 
 
-def _read_finished(
-    folder: Path, recipe: Recipe, texts: LabelledTexts
-) -> list[AnyEvaluation] | None:
-    try:
-        manifest = read_manifest(folder)
-        same = load_recipe(str(find_classifier(folder) / RECIPE)) == recipe
-        if same and manifest.data_fingerprint == texts.fingerprint:
-            return read_evaluations(folder)
-    except TextloraError:
-        pass  # not finished; training says what is wrong with it
-    return None
-
-
-def _rate(validation: AnyEvaluation, metric: str) -> tuple[float, float]:
-    """The metric, larger is better; of equal values the lower loss, as in a single run."""
-    figures = _list_figures(validation)
-    return -figures["loss"] if metric == "loss" else figures[metric], -figures["loss"]
+def _rate(validation: AnyEvaluation, metric: Metric) -> tuple[float, float]:
+    """As evaluations of a single run are compared."""
+    scores = validation.scores
+    record = ValidationRecord(scores.loss, scores.accuracy, scores.weighted.f1, scores.macro.f1)
+    return record.rate(metric)
 
 
 def _list_figures(evaluation: AnyEvaluation) -> dict[str, float]:
@@ -104,7 +91,7 @@ def _list_figures(evaluation: AnyEvaluation) -> dict[str, float]:
     }
 
 
-def _gather(found: list[list[AnyEvaluation]]) -> dict[str, dict[str, Spread]]:
+def _gather(found: Iterable[Sequence[AnyEvaluation]]) -> dict[str, dict[str, Spread]]:
     splits = {}
     for parts in zip(*found, strict=True):
         figures = [_list_figures(part) for part in parts]
@@ -118,10 +105,10 @@ def _gather(found: list[list[AnyEvaluation]]) -> dict[str, dict[str, Spread]]:
 
 
 def _copy_run(source: Path, target: Path) -> None:
-    """All but checkpoints; the manifest last, so that a part of a copy is no run."""
-    (target / MANIFEST).unlink(missing_ok=True)
+    """All but checkpoints: the classifier, whole or not at all, and then what is said about it."""
+    copy_classifier(source, target)
     for path in sorted(source.iterdir()):
-        if path.name in (CHECKPOINTS, MANIFEST) or path.name.startswith("."):
+        if path.name in (ADAPTER, CHECKPOINTS, LABELS, MANIFEST, RECIPE) or path.name[0] == ".":
             continue
         if path.is_dir():
             with stage_folder(target / path.name) as staged:
@@ -133,4 +120,3 @@ def _copy_run(source: Path, target: Path) -> None:
                         write_file(place, inner.read_bytes())
         else:
             write_atomically(target / path.name, path.read_bytes())
-    write_atomically(target / MANIFEST, (source / MANIFEST).read_bytes())

@@ -54,6 +54,7 @@ EVALUATION, VISUALIZATIONS, CHECKPOINTS = "evaluation.json", "visualizations", "
 BACKENDS, BASELINE, PREDICTIONS = "backends", "baseline", "predictions"
 TRACKING, SEEDS = "tracking", "seeds.json"
 DATA_CHECK, TRAINING = "datacheck.json", "training.json"
+SWEEP = "sweep.toml"  # in the folder of a sweep, which is none of a run
 _WEIGHTS = "adapter_model.safetensors"
 _NEXT = ".next"  # a whole classifier that is being moved to its place
 
@@ -168,6 +169,29 @@ def finish_saving(run: Path) -> None:
     for name in (RECIPE, LABELS, MANIFEST):
         write_atomically(run / name, (saved / name).read_bytes())
     remove_folder(saved)
+
+
+def copy_classifier(source: Path, run: Path) -> None:
+    """Put the classifier of another run into `run`, in place of an older one, whole or not at all.
+
+    Raises:  ModelError if `source` has none; OSError if it cannot be written.
+    """
+    described, inside = read_manifest(source).files, find_classifier(source)
+    finish_saving(run)
+    with stage_folder(run / _NEXT) as staged:
+        (staged / ADAPTER).mkdir()
+        for name in (*described, MANIFEST):
+            write_file(staged / name, (inside / name).read_bytes())
+    finish_saving(run)
+
+
+def refuse_sweep(folder: Path) -> None:
+    """Keep runs out of the folder of a sweep, which could not go on.
+
+    Raises:  SettingsError if it is one.
+    """
+    if (folder / SWEEP).exists():
+        raise SettingsError(f"{folder}: holds a sweep; choose another --out")
 
 
 def _write_adapter(folder: Path, trained: TrainedModel, recipe: Recipe, manifest: Manifest) -> None:

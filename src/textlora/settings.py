@@ -5,6 +5,7 @@ here, then the recipe, then `--set section.name=value`, then flags such as `--da
 or a value out of range is an error that lists all problems at once.
 """
 
+import math
 import tomllib
 from collections.abc import Iterable
 from importlib import resources
@@ -103,11 +104,17 @@ class AdapterSettings(_Section):
     # Layers ("all", "last 4", "0", "2-5", "0,5,10") -> matrices of those layers.
     targets: dict[str, tuple[Matrix, ...]] = Field({"all": ("query", "value")}, min_length=1)
 
+    def compute_alpha(self, rank: int) -> float:
+        """Alpha with which an adapter of another rank is as strong: its update is scaled alike."""
+        if self.variant == "rslora":
+            return self.alpha * math.sqrt(rank / self.rank)
+        return self.alpha / self.rank * rank
+
 
 class TrainingSettings(_Section):
     """The optimizer, the length of the run, and what decides which checkpoint is best."""
 
-    epochs: float = Field(3.0, gt=0.0)
+    epochs: float = Field(3.0, gt=0.0, le=10_000.0)
     batch_size: int = Field(16, ge=1)  # texts per optimizer step
     learning_rate: float = Field(2e-4, gt=0.0)  # the peak
     schedule: Shape = "linear"  # how the rate falls after the warm-up

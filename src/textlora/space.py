@@ -8,9 +8,11 @@
 recipe that is refused, is found at once and before anything is trained.
 """
 
+import itertools
 import json
+import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -20,6 +22,7 @@ from textlora.errors import SettingsError
 from textlora.settings import Recipe, parse_recipe
 
 _SHIPPED = "default"
+_COUNTABLE = 10_000  # combinations, above which a search does not come to their end
 _RANGE_KEYS = {"low", "high", "log", "step"}
 _EXAMPLE = "{ low = 1, high = 8 }, with log or step, or { choices = [...] }"
 # Settings that cannot be searched, and why.
@@ -48,6 +51,15 @@ class Range:
         """The values that decide whether all between are legal."""
         return self.low, self.high
 
+    @property
+    def steps(self) -> Sequence[Any] | None:
+        """All values, where they can be counted."""
+        step = self.step or (1.0 if self.whole else 0.0)
+        if not step:
+            return None
+        count = int((self.high - self.low) / step + 1e-9) + 1
+        return [self.round(self.low + index * step) for index in range(min(count, _COUNTABLE + 1))]
+
     def describe(self) -> dict[str, Any]:
         """The range as its file has it."""
         step = {} if self.step is None else {"step": self.step}
@@ -74,6 +86,11 @@ class Choices:
         return self.values
 
     @property
+    def steps(self) -> Sequence[Any]:
+        """All of them."""
+        return self.values
+
+    @property
     def keys(self) -> list[str]:
         """The values as JSON: what a study can store."""
         return [json.dumps(value, default=str) for value in self.values]
@@ -92,6 +109,15 @@ class Space:
     def describe(self) -> dict[str, dict[str, Any]]:
         """Setting -> range or choices."""
         return {dimension.name: dimension.describe() for dimension in self.dimensions}
+
+    def list_all(self) -> list[dict[str, Any]] | None:
+        """Everything that the space combines; None where that is too much to count."""
+        steps = [dimension.steps for dimension in self.dimensions]
+        counted = [values for values in steps if values is not None]
+        if len(counted) < len(steps) or math.prod(map(len, counted)) > _COUNTABLE:
+            return None
+        names = [dimension.name for dimension in self.dimensions]
+        return [dict(zip(names, found, strict=True)) for found in itertools.product(*counted)]
 
     def find_start(self, recipe: Recipe) -> dict[str, Any] | None:
         """The recipe's own values; None if one of them is outside the space."""
@@ -134,8 +160,8 @@ def load_space(name: str, recipe: Recipe) -> Space:
 def change_recipe(recipe: Recipe, values: Mapping[str, Any], where: str) -> Recipe:
     """`recipe` with other values: setting -> value.
 
-    Where the rank changes and alpha is not said, their ratio stays, as with a budget: the rank
-    alone would change how strong the adapter is.
+    Where the rank changes and alpha is not said, alpha follows, as with a budget: the rank alone
+    would change how strong the adapter is.
 
     Raises:  SettingsError for a value out of range.
     """
@@ -145,7 +171,9 @@ def change_recipe(recipe: Recipe, values: Mapping[str, Any], where: str) -> Reci
         content[section][key] = value
     rank = values.get("adapter.rank")
     if isinstance(rank, int) and "adapter.alpha" not in values:
-        content["adapter"]["alpha"] = recipe.adapter.alpha / recipe.adapter.rank * max(rank, 1)
+        variant = content["adapter"]["variant"]
+        old = recipe.adapter.model_copy(update={"variant": variant})
+        content["adapter"]["alpha"] = old.compute_alpha(max(rank, 1))
     return parse_recipe(content, where)
 
 

@@ -8,18 +8,19 @@ A trial belongs to the process that claimed it. When that one is gone, another t
 under its number and with its settings; nobody waits for a time to run out.
 """
 
+import json
 import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from textlora.errors import SettingsError, UnfinishedError, shorten_message
+from textlora.errors import SettingsError, TextloraError, UnfinishedError, shorten_message
 from textlora.files import lock_file, lock_folder
 from textlora.history import ValidationRecord
 from textlora.judgement import Judgement
@@ -37,10 +38,13 @@ except ImportError:
 STUDY = "study.db"
 WHOLE = 1_000  # a whole run, in the thousandths that evaluations are told by
 _NAME = "textlora"
+_FIGURES = ("loss", "accuracy", "f1_weighted", "f1_macro")  # of validation, kept for each trial
 _WORKER = ".worker-"
 _WAIT_S = 0.05  # between two looks at a lock that is held for tenths of a second
+_LONGEST_WAIT_S = 120.0  # for it; a claim that counts a hundred large encoders takes a minute
 _SQLITE_WAIT_S = 120.0  # for a writer that a busy machine has stopped in the middle
 _MAX_REFUSED = 100  # in a row, before a claim is given up
+_MAX_STARTS = 3  # of a trial whose process always ends without an evaluation, as for lack of memory
 _NUM_UNPRUNED = 4  # finished trials before any is pruned
 _UNPRUNED_SHARE = WHOLE // 5  # of each run: the learning rate warms up there
 
@@ -62,6 +66,7 @@ class Study:
         self.metric = metric
         self._folder, self._space, self._seed, self._worker = folder, space, seed, worker
         self._study = _open(folder / STUDY, metric)
+        self._all = space.list_all()
         self._trial: Any = None
 
     @property
@@ -72,24 +77,29 @@ class Study:
     def enqueue(self, settings: dict[str, Any] | None) -> None:
         """Make these, if any, the settings of the first trial, if there is none yet."""
         if settings is not None and not self._study.get_trials(deepcopy=False):
-            self._study.enqueue_trial({
-                dimension.name: _encode(dimension, settings[dimension.name])
-                for dimension in self._space.dimensions
-            })  # fmt: skip
+            self._enqueue(settings)
 
     def claim(self, num_trials: int, judge: Callable[[dict[str, Any]], Judgement]) -> Claim | None:
-        """The next trial for this process; None while others train the last ones, or all are done.
+        """The next trial for this process; None where no more are wanted, or nothing is untried.
 
-        Refused trials are told as such and do not count.
+        Refused trials are told as such and do not count. Nor do those whose settings were tried
+        before: they would give the same figures.
 
         Raises:  SettingsError if a hundred in a row are refused.
         """
         refused: list[Judgement] = []
         with hold_folder(self._folder):
-            for _ in range(_MAX_REFUSED):
+            while len(refused) < _MAX_REFUSED:
                 if not self._take(num_trials):
                     return None
                 settings = self._suggest()
+                if self._is_stuck():
+                    self.drop("failed", f"ended its process {_MAX_STARTS} times")
+                    continue
+                if self._all is not None and (twin := self._find_twin(settings)) is not None:
+                    self.drop("repeated", f"has the settings of trial {twin}")
+                    self._enqueue_untried(self._all)
+                    continue
                 judged = judge(settings)
                 if judged.parameters is not None:
                     self._trial.set_user_attr("parameters", judged.parameters)
@@ -98,11 +108,11 @@ class Study:
                     return Claim(self._trial.number, settings, judged.parameters, seconds)
                 self.drop("refused", judged.refusal)
                 refused.append(judged)
-        smallest = min((item.parameters for item in refused if item.parameters), default=0)
+        counted = [item.parameters for item in refused if item.parameters]
+        smallest = f"; the smallest of them trains {min(counted):,} parameters" if counted else ""
         raise SettingsError(
             f"{self._folder}: {len(refused)} trials in a row were refused, the last one for "
-            f"{refused[-1].refusal}; the smallest of them trains {smallest:,} parameters; narrow "
-            "--space or raise --budget"
+            f"{refused[-1].refusal}{smallest}; narrow --space or raise --budget"
         )
 
     def report(self, share: int, found: ValidationRecord, seconds: float) -> bool:
@@ -111,15 +121,14 @@ class Study:
         Units:   share in thousandths of the steps: trials are compared where their learning rates
         are in the same phase, also when one is longer.
         """
-        figures = {k: v for k, v in asdict(found).items() if k != "temperature"}
-        trial, value = self._trial, figures[self.metric]
-        known = self._find(trial.number)
-        best = known.user_attrs.get("figures", {}).get(self.metric)
-        if best is None or (value < best if self.smaller_is_better else value > best):
+        figures = {name: getattr(found, name) for name in _FIGURES}
+        trial, known = self._trial, self._find(self._trial.number)
+        best = known.user_attrs.get("figures")
+        if best is None or found.rate(self.metric) > ValidationRecord(**best).rate(self.metric):
             trial.set_user_attr("figures", figures)
         trial.set_user_attr("seconds", seconds)
         if share not in known.intermediate_values:  # a run that goes on may repeat it
-            trial.report(value, share)
+            trial.report(figures[self.metric], share)
         return share < WHOLE and bool(trial.should_prune())
 
     def finish(self, value: float, seconds: float) -> None:
@@ -127,11 +136,23 @@ class Study:
         self._trial.set_user_attr("seconds", seconds)
         self._study.tell(self._trial, value)
 
-    def drop(self, outcome: Outcome, reason: str) -> None:
+    def drop(self, outcome: Outcome, reason: str, seconds: float = 0.0) -> None:
         """Tell that the claimed trial ends before its time, and why."""
         self._trial.set_user_attr("outcome", outcome)
         self._trial.set_user_attr("reason", reason)
-        self._study.tell(self._trial, state=TrialState.PRUNED)
+        self._trial.set_user_attr("seconds", seconds)
+        # What has failed or was tried before says nothing about where to look.
+        silent = outcome in ("failed", "repeated")
+        self._study.tell(self._trial, state=TrialState.FAIL if silent else TrialState.PRUNED)
+
+    def release(self) -> None:
+        """Leave the claimed trial to a later start; that this one ends is not its fault."""
+        self._trial.set_user_attr("starts", 0)
+
+    def is_shared(self) -> bool:
+        """Whether another process is training a trial."""
+        stored = self._study.get_trials(deepcopy=False)
+        return any(item.state == TrialState.RUNNING and self._is_owned(item) for item in stored)
 
     def list_trials(self) -> list[Trial]:
         """All trials that any process has begun, in their order."""
@@ -145,6 +166,8 @@ class Study:
         left = [item for item in running if not self._is_owned(item)]
         trained = sum(self._convert(item).outcome in TRAINED for item in stored)
         if trained + len(running) - len(left) >= num_trials:
+            return False
+        if self._all is not None and not left and not self._list_untried(self._all):
             return False
         begun = sum(item.state != TrialState.WAITING for item in stored)
         self._study.sampler = self._make_sampler(left[0].number if left else begun)
@@ -164,6 +187,42 @@ class Study:
     def _suggest(self) -> dict[str, Any]:
         return {item.name: _suggest_value(self._trial, item) for item in self._space.dimensions}
 
+    def _is_stuck(self) -> bool:
+        """Whether the taken trial has ended its process again and again."""
+        known = self._find(self._trial.number)
+        evaluated = len(known.intermediate_values)
+        starts = 1
+        if known.user_attrs.get("evaluated") == evaluated:
+            starts += known.user_attrs["starts"]
+        self._trial.set_user_attr("evaluated", evaluated)
+        self._trial.set_user_attr("starts", starts)
+        return starts > _MAX_STARTS
+
+    def _find_twin(self, settings: dict[str, Any]) -> int | None:
+        """The number of an earlier trial with these settings."""
+        return next((t.number for t in self._list_tried() if t.settings == settings), None)
+
+    def _list_tried(self) -> list[Trial]:
+        """Trials with settings of their own, without the one that was taken."""
+        own = None if self._trial is None else self._trial.number
+        return [t for t in self.list_trials() if t.number != own and t.outcome != "repeated"]
+
+    def _list_untried(self, everything: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        tried = {json.dumps(trial.settings, default=str) for trial in self._list_tried()}
+        return [item for item in everything if json.dumps(item, default=str) not in tried]
+
+    def _enqueue_untried(self, everything: list[dict[str, Any]]) -> None:
+        """The sampler circles around what is good: the next trial is one of the others."""
+        if untried := self._list_untried(everything):
+            random = np.random.default_rng([self._seed, self._trial.number])
+            self._enqueue(untried[random.integers(len(untried))])
+
+    def _enqueue(self, settings: dict[str, Any]) -> None:
+        self._study.enqueue_trial({
+            dimension.name: _encode(dimension, settings[dimension.name])
+            for dimension in self._space.dimensions
+        })  # fmt: skip
+
     def _is_owned(self, stored: FrozenTrial) -> bool:
         worker = stored.user_attrs.get("worker")
         return worker is not None and _is_alive(self._folder / worker)
@@ -176,6 +235,7 @@ class Study:
         outcomes: dict[TrialState, Outcome] = {
             TrialState.COMPLETE: "finished",
             TrialState.PRUNED: known.get("outcome", "pruned"),
+            TrialState.FAIL: known.get("outcome", "failed"),
         }
         figures = known.get("figures", {})
         return Trial(
@@ -222,13 +282,22 @@ def open_study(folder: Path, space: Space, metric: Metric, seed: int) -> Iterato
 
 @contextmanager
 def hold_folder(folder: Path) -> Iterator[None]:
-    """Be the only process that claims or writes in the folder; waits for the others."""
+    """Be the only process that claims or writes in the folder; waits for the others.
+
+    Raises:  TextloraError if one of them does not let go.
+    """
+    begin = time.monotonic()
     with ExitStack() as held:
         while True:
             try:
                 held.enter_context(lock_folder(folder))
                 break
-            except BlockingIOError:
+            except BlockingIOError as error:
+                if time.monotonic() - begin > _LONGEST_WAIT_S:
+                    raise TextloraError(
+                        f"{folder}: process {error} has held it for {_LONGEST_WAIT_S:.0f} s; "
+                        "wait for it, or choose another --out"
+                    ) from None
                 time.sleep(_WAIT_S)
         yield
 

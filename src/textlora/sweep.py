@@ -8,9 +8,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from textlora import encoderfiles
 from textlora.data import LabelledTexts
-from textlora.errors import DivergedError, Interrupted, TextloraError
+from textlora.errors import (
+    DivergedError,
+    Interrupted,
+    ModelError,
+    SettingsError,
+    TextloraError,
+    shorten_message,
+)
 from textlora.history import StepRecord
 from textlora.interrupts import StopRequest
 from textlora.judgement import Judge
@@ -35,6 +44,7 @@ from textlora.timetable import Timetable
 from textlora.training import train_steps
 from textlora.trials import (
     TRAINED,
+    Outcome,
     Sweep,
     Trial,
     compute_margin,
@@ -121,7 +131,9 @@ def _train_trials(search: _Search) -> None:
                     _write(search)
             before, done = done, _count(study)
             bar.advance(done - before)
-            if claim is None and done >= search.num_trials:
+            if claim is None and not study.is_shared():
+                if done < search.num_trials:
+                    report.say(f"no settings are left to try after {done} trials")
                 return
             if claim is None:
                 if not waiting:
@@ -134,10 +146,25 @@ def _train_trial(search: _Search, claim: Claim, bar: Tracker) -> None:
     study, number = search.study, claim.number
     settings = ", ".join(f"{k} {format_setting(v)}" for k, v in claim.settings.items())
     search.report.say(f"trial {number}: {settings}; {claim.parameters:,} parameters")
+    start = time.perf_counter() - claim.seconds
+    try:
+        value = _train_whole(search, claim, bar, start)
+        study.finish(value, time.perf_counter() - start)
+    except (_HopelessError, TextloraError, torch.OutOfMemoryError) as error:
+        outcome = _find_outcome(error, claim)
+        if outcome is None:
+            study.release()
+            raise
+        study.drop(outcome, shorten_message(error), time.perf_counter() - start)
+    search.report.say(f"trial {number}: {_describe(study.list_trials()[number], study.metric)}")
+
+
+def _train_whole(search: _Search, claim: Claim, bar: Tracker, start: float) -> float:
+    """The figure that decides, after the last step."""
+    study, number = search.study, claim.number
     recipe = change_recipe(search.recipe, claim.settings, f"trial {number}")
     num_batches = math.ceil(len(search.texts.train.texts) / recipe.training.batch_size)
     total_steps = Timetable(recipe, num_batches).total_steps
-    start = time.perf_counter() - claim.seconds
 
     def follow(record: StepRecord) -> None:
         bar.advance(0, f"trial {number}: {record.step / total_steps:.0%}")
@@ -146,22 +173,26 @@ def _train_trial(search: _Search, claim: Claim, bar: Tracker) -> None:
         if record.validation and study.report(share, record.validation, seconds):
             raise _HopelessError(f"below the median after {record.step / total_steps:.0%}")
 
-    try:
-        learner = prepare_learner(recipe, search.texts)
-        search.stop.check()  # a signal that came while the encoder was loaded
-        run = name_run(search.folder, number)
-        state = train_steps(learner, run, "auto", Reporter(quiet=True), follow)
-    except _HopelessError as error:
-        study.drop("pruned", f"{error}")
-    except DivergedError as error:
-        study.drop("diverged", f"{error}")
-    else:
-        value = -state.best_value if study.smaller_is_better else state.best_value
-        if math.isfinite(value):
-            study.finish(value, time.perf_counter() - start)
-        else:
-            study.drop("diverged", f"{study.metric} became {value}")
-    search.report.say(f"trial {number}: {_describe(study.list_trials()[number], study.metric)}")
+    learner = prepare_learner(recipe, search.texts)
+    search.stop.check()  # a signal that came while the encoder was loaded
+    run = name_run(search.folder, number)
+    state = train_steps(learner, run, "auto", Reporter(quiet=True), follow)
+    value = -state.best_value if study.smaller_is_better else state.best_value
+    if not math.isfinite(value):
+        raise DivergedError(f"{study.metric} became {value}")
+    return value
+
+
+def _find_outcome(error: Exception, claim: Claim) -> Outcome | None:
+    """What becomes of a trial that an error has ended; None where others would end so too."""
+    if isinstance(error, _HopelessError):
+        return "pruned"
+    if isinstance(error, DivergedError):
+        return "diverged"
+    own_model = any(name.startswith("model.") for name in claim.settings)
+    if isinstance(error, SettingsError | torch.OutOfMemoryError):
+        return "failed"
+    return "failed" if own_model and isinstance(error, ModelError) else None
 
 
 def _describe(trial: Trial, metric: Metric) -> str:
@@ -189,12 +220,14 @@ def _conclude(search: _Search) -> Sweep:
     trials = study.list_trials()
     ranked = rank_trials(trials, smaller_is_better=study.smaller_is_better)
     if not ranked:
+        tried = [trial for trial in trials if trial.outcome in TRAINED]
         raise TextloraError(
-            f"{folder}: none of {len(trials)} trials was finished, the last one: "
-            f"{trials[-1].reason}; narrow --space, learning rates first"
+            f"{folder}: none of {len(tried)} trials was finished, the last one: "
+            f"{tried[-1].reason}; narrow --space, learning rates first"
         )
     margin = compute_margin(ranked, len(search.texts.validation.texts))
     with hold_folder(folder):
+        _write(search)  # another process may have told its last trial, and not yet the files
         picture = save_figure(draw_pareto(trials, margin), folder / PICTURE)
     return Sweep(
         folder=folder,

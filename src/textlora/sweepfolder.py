@@ -19,14 +19,14 @@ import tomli_w
 
 from textlora.errors import SettingsError, TextloraError
 from textlora.files import MANIFEST, write_atomically
-from textlora.rundir import CHECKPOINTS
+from textlora.rundir import CHECKPOINTS, SWEEP
 from textlora.settings import Recipe, format_recipe
 from textlora.space import Space
 from textlora.study import STUDY, hold_folder
 from textlora.trials import Trial, format_table
 
 BEST, TABLE, PICTURE = "best.toml", "trials.csv", "pareto.png"
-_ORIGIN, _RUNNING = "sweep.toml", "running"
+_RUNNING = "running"
 _NONE = "none"  # TOML has no word for it
 
 
@@ -55,12 +55,12 @@ def claim_folder(folder: Path, origin: SweepOrigin) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with hold_folder(folder):
-            path, text = folder / _ORIGIN, _format_origin(origin)
+            path, text = folder / SWEEP, _format_origin(origin)
             if path.is_file():
                 _check_same(folder, _read(path), tomllib.loads(text))
             elif (folder / STUDY).exists():
                 raise SettingsError(
-                    f"{folder}: has {STUDY}, but no {_ORIGIN} to say of what; choose another --out"
+                    f"{folder}: has {STUDY}, but no {SWEEP} to say of what; choose another --out"
                 )
             else:
                 write_atomically(path, text)

@@ -110,6 +110,7 @@ def train(
     from textlora.data import load_labelled_texts
     from textlora.datacheck import check_splits
     from textlora.pipeline import copy_pictures, train_run
+    from textlora.rundir import VISUALIZATIONS
     from textlora.sources import read_splits
 
     flags = {"data__source": data, "model__name": model, "data__corrections": corrections}
@@ -131,6 +132,8 @@ def train(
             resolved, texts, out, seeds,
             resume=resume, report=report, track=track or (), check=checked,
         )  # fmt: skip
+        if pictures is not None:
+            copy_pictures(sorted((out / VISUALIZATIONS).glob("*.png")), pictures)
         _show_repeats(repeats, out, as_json)
         return
     result = train_run(

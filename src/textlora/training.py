@@ -28,6 +28,7 @@ from textlora.learner import Learner
 from textlora.prefix import Prefix, is_reread, open_prefix
 from textlora.progress import Reporter
 from textlora.runtime import measure_peak_memory, set_seed
+from textlora.settings import Metric
 from textlora.timetable import Timetable
 from textlora.torchbackend import compute_logits
 
@@ -226,13 +227,11 @@ def _make_record(
     )
 
 
-def _keep_best(state: TrainingState, validation: ValidationRecord, metric: str) -> None:
-    # Few texts have many ties in accuracy; the lower loss of two equals is the better fitted.
-    value = -validation.loss if metric == "loss" else getattr(validation, metric)
-    found = (value, -validation.loss)
+def _keep_best(state: TrainingState, validation: ValidationRecord, metric: Metric) -> None:
+    found = validation.rate(metric)
     if found > (state.best_value, -state.best_loss) or state.best_step == 0:
         state.best_step, state.stale_evaluations = state.step, 0
-        state.best_value, state.best_loss = value, validation.loss
+        state.best_value, state.best_loss = found[0], validation.loss
     else:
         state.stale_evaluations += 1
 

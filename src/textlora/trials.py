@@ -11,17 +11,17 @@ from typing import Any, Literal
 
 from textlora.settings import Metric
 
-Outcome = Literal["finished", "pruned", "diverged", "refused", "unfinished"]
+Outcome = Literal["finished", "pruned", "diverged", "failed", "refused", "repeated", "unfinished"]
 # Whether a trial has used up one of those that were asked for.
-TRAINED: frozenset[Outcome] = frozenset({"finished", "pruned", "diverged"})
+TRAINED: frozenset[Outcome] = frozenset({"finished", "pruned", "diverged", "failed"})
 
 
 @dataclass(frozen=True)
 class Trial:
     """One recipe that a sweep has tried. `figures` are those of validation at its best evaluation.
 
-    `value` is the figure that decides; `reason` says why a trial ended before its time. `refused`
-    ones were never trained.
+    `value` is the figure that decides; `reason` says why a trial ended before its time. `failed`
+    ones could not be trained here, `refused` ones may not be, `repeated` ones were before.
     """
 
     number: int

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from textlora.adapters import AdapterPlan, find_matrices
 from textlora.batching import compute_epoch_batches, count_rows, split_by_tokens
-from textlora.engine import MAX_TOKENS, Engine
+from textlora.engine import Engine
 from textlora.settings import AdapterSettings
 
 _INSIDE = re.compile(r"(^|\.)(embeddings|layers?\.\d+)(\.|$)")
@@ -115,18 +115,17 @@ def find_lowest(plan: AdapterPlan) -> int:
 
 
 def measure_training_load(
-    lengths: npt.NDArray[np.int64], batch_size: int, shape: EncoderShape
+    lengths: npt.NDArray[np.int64], batch_size: int, shape: EncoderShape, max_tokens: int
 ) -> Load:
-    """The batches of an epoch. Shapes: lengths (texts,)."""
+    """The batches of an epoch, in pieces of at most `max_tokens`. Shapes: lengths (texts,)."""
     batches = compute_epoch_batches(lengths, batch_size, seed=0, epoch=0)
-    limit = MAX_TOKENS["cpu"]
-    groups = [group for batch in batches for group in split_by_tokens(lengths, batch, limit)]
+    groups = [group for batch in batches for group in split_by_tokens(lengths, batch, max_tokens)]
     return _add_up(lengths, groups, shape)
 
 
-def measure_load(lengths: npt.NDArray[np.int64], shape: EncoderShape) -> Load:
-    """The batches of a pass without gradients. Shapes: lengths (texts,)."""
-    groups = split_by_tokens(lengths, np.arange(len(lengths)), MAX_TOKENS["cpu"])
+def measure_load(lengths: npt.NDArray[np.int64], shape: EncoderShape, max_tokens: int) -> Load:
+    """The batches of a pass without gradients, as above. Shapes: lengths (texts,)."""
+    groups = split_by_tokens(lengths, np.arange(len(lengths)), max_tokens)
     return _add_up(lengths, groups, shape)
 
 
