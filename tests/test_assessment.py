@@ -97,6 +97,46 @@ def test_training_data_that_has_changed_is_noticed(own):
     assert found.notes == ("the training data has changed since this run was trained",)
 
 
+def rewrite(path, keep):
+    """Keep those rows of a CSV file."""
+    with path.open(newline="") as stream:
+        header, *rows = csv.reader(stream)
+    with path.open("w", newline="") as stream:
+        csv.writer(stream).writerows([header, *filter(keep, rows)])
+
+
+def test_labels_of_changed_data_are_still_matched_by_name(own):
+    """A label that has gone moves the numbers of those behind it."""
+    run, settings = own
+    folder, gone = rundir.Path(settings.source), "money"
+    for name in ("train.csv", "test.csv"):
+        rewrite(folder / name, lambda row: gone not in row)
+    predictor = Predictor.load(run)
+    predictor.recipe = predictor.recipe.model_copy(update={"data": settings})
+    own_data = assess_split(run, predictor, settings, "test").evaluation
+    elsewhere = DataSettings(source=str(folder / "test.csv"))
+    other = assess_split(run, predictor, elsewhere, "test").evaluation
+    assert own_data.scores.accuracy == other.scores.accuracy > 0.8
+    assert own_data.baselines == other.baselines
+    part = load_examples(predictor, settings, "test")
+    assert {predictor.labels[index] for index in part.label_ids} == {"space", "sport"}
+
+
+def test_a_label_that_came_later_is_a_note_in_train_and_an_error_in_test(own):
+    run, settings = own
+    folder = rundir.Path(settings.source)
+    for name, rows in (("train.csv", 2), ("test.csv", 1)):
+        with (folder / name).open("a", newline="") as stream:
+            csv.writer(stream).writerows([[f"a picture {i}", "arts"] for i in range(rows)])
+        predictor = Predictor.load(run)
+        predictor.recipe = predictor.recipe.model_copy(update={"data": settings})
+        if name == "train.csv":
+            found = assess_split(run, predictor, settings, "test").evaluation
+            assert any("label 'arts' is unknown to the classifier" in note for note in found.notes)
+    with pytest.raises(DataError, match="test: label 'arts' is unknown to the classifier; known"):
+        assess_split(run, predictor, settings, "test")
+
+
 def test_a_column_to_group_by_must_be_there(tiny_run, predictor, tmp_path):
     path = write_csv(tmp_path / "other.csv", make_rows(30, seed=4))
     settings = DataSettings(source=str(path), slice_columns=("day",))
@@ -118,11 +158,18 @@ def test_a_split_that_the_run_has_not_is_an_error(predictor):
 def test_a_confidence_is_found_on_validation_for_any_precision(tiny_run):
     low, high = find_confidence(tiny_run, 0.5), find_confidence(tiny_run, 0.9)
     assert 0.0 < low <= high <= 1.0
+    validation = read_evaluations(tiny_run)[0].coverage
+    assert validation.thresholds
+    for item in validation.thresholds:  # as the table of `evaluate` has it
+        assert find_confidence(tiny_run, item.wanted) == item.confidence
+    right = [point for point in validation.curve if point.precision >= 0.37]
+    assert find_confidence(tiny_run, 0.37) == right[-1].confidence
 
 
 def test_a_precision_that_validation_does_not_reach_is_refused(own):
     run, _ = own
     values = json.loads((run / "evaluation.json").read_text())
+    values["evaluations"][0]["coverage"]["thresholds"] = []
     for point in values["evaluations"][0]["coverage"]["curve"]:
         point["precision"] = 0.7
     (run / "evaluation.json").write_text(json.dumps(values))

@@ -84,4 +84,7 @@ def test_thresholds_chosen_elsewhere_are_used_and_not_tuned_again():
 def test_texts_of_equal_confidence_are_accepted_together():
     shares = np.array([[0.9, 0.1]] * 4 + [[0.6, 0.4]] * 4)
     found = compute_coverage(np.array([0, 0, 0, 1, 0, 0, 0, 0]), shares)
+    order = [1, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0, 0]
+    areas = {compute_coverage(np.array(labels), shares).risk_area for labels in order}
+    assert areas == {1 - (4 * 3 / 4 + 4 * 7 / 8) / 8}  # whichever of them stands first
     assert [point.coverage for point in found.curve] == [0.5, 1.0]

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from textlora.chunkfile import ChunkFile, name_rejects
-from textlora.errors import DataError, SettingsError, UnfinishedError
+from textlora.errors import DataError, SettingsError
 
 KEY = {"model": "m", "input": [["a.csv", 10]], "limit": 1}
 
@@ -49,7 +49,7 @@ def test_an_older_file_stays_until_then(tmp_path):
     assert (tmp_path / "out.csv").read_text() == "old"
     write(tmp_path, [0, 1])
     assert (tmp_path / "out.csv").read_text() == "chunk 0\nchunk 1\n"
-    assert (tmp_path / "out.rejects.jsonl").read_text() == "bad\n"
+    assert (tmp_path / "out.csv.rejects.jsonl").read_text() == "bad\n"
 
 
 def test_a_file_that_was_named_for_rejects_is_written_at_any_rate(tmp_path):
@@ -75,7 +75,7 @@ def test_what_is_there_is_kept_and_what_is_torn_is_written_again(tmp_path, cut):
     elif cut == "partial":
         os.truncate(tmp_path / ".out.csv.partial", 28)
     elif cut == "rejects":
-        os.truncate(tmp_path / ".out.rejects.jsonl.partial", 5)
+        os.truncate(tmp_path / ".out.csv.rejects.jsonl.partial", 5)
     else:  # written, but not noted
         with (tmp_path / ".out.csv.partial").open("ab") as stream:
             stream.write(b"half a chu")
@@ -84,7 +84,7 @@ def test_what_is_there_is_kept_and_what_is_torn_is_written_again(tmp_path, cut):
         assert out.counts["rows"] == 2 * len(out.chunks)
     write(tmp_path, range(5))
     assert (tmp_path / "out.csv").read_text() == "".join(f"chunk {n}\n" for n in range(5))
-    assert (tmp_path / "out.rejects.jsonl").read_text() == "bad\n" * 2
+    assert (tmp_path / "out.csv.rejects.jsonl").read_text() == "bad\n" * 2
 
 
 def test_another_key_is_refused_with_the_difference(tmp_path):
@@ -170,14 +170,18 @@ def test_the_key_is_json(tmp_path):
     assert json.loads(first) == KEY
 
 
-@pytest.mark.parametrize(
-    ("name", "rejects"),
-    [("out.csv", "out.rejects.jsonl"), ("a.b.jsonl.gz", "a.b.rejects.jsonl"),
-     ("out.parquet", "out.rejects.jsonl")],
-)  # fmt: skip
-def test_rejects_lie_beside_the_output(tmp_path, name, rejects):
-    assert name_rejects(tmp_path / name) == tmp_path / rejects
+@pytest.mark.parametrize("name", ["out.csv", "a.b.jsonl.gz", "out.parquet"])
+def test_each_output_has_rejects_of_its_own(tmp_path, name):
+    """`out.csv` and `out.parquet` may be written at the same time."""
+    assert name_rejects(tmp_path / name) == tmp_path / f"{name}.rejects.jsonl"
 
 
-def test_a_write_that_fails_half_way_exits_with_1_as_a_run_that_can_go_on():
-    assert UnfinishedError.exit_code == 1
+def test_a_chunk_that_answers_other_rows_is_not_kept(tmp_path):
+    """Of stdin nobody can tell beforehand whether it says the same again."""
+    with ChunkFile(tmp_path / "out.csv", None, {}, "auto") as out:
+        out.append(0, b"a", b"", {}, "rows of before")
+    with ChunkFile(tmp_path / "out.csv", None, {}, "auto") as out:
+        assert not out.is_due(0, "rows of before")
+        assert out.is_due(1, "more rows")
+        with pytest.raises(SettingsError, match="the input has changed.*--resume never"):
+            out.is_due(0, "other rows")

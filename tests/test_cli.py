@@ -288,6 +288,23 @@ def refuse_after_messages(tiny_bert, data, out):
     return process.stderr.strip().splitlines()[-1]
 
 
+def test_a_classifier_that_is_not_at_its_place_yet_is_measured(run_command, tiny_run, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    ignore = shutil.ignore_patterns(".next", "checkpoints")
+    shutil.copytree(run, run / ".next", ignore=ignore)
+    (run / "recipe.toml").unlink()
+    for words in (["evaluate", run], ["compare", run, tiny_run]):
+        code, _, err = run_command(*words)
+        assert code == 0, err
+
+
+def test_figures_on_other_data_do_not_replace_those_of_a_run(refuse, tiny_run, data_folder):
+    before = (tiny_run / "evaluation.json").read_bytes()
+    words = ("evaluate", tiny_run, "--data", data_folder / "test.csv", "--out", tiny_run)
+    assert "holds a classifier and its figures; choose another --out" in refuse(2, *words)
+    assert (tiny_run / "evaluation.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_is_saved_and_continues(tiny_bert, data_folder, tmp_path, number, code):
     run = tmp_path / "run"

@@ -52,6 +52,33 @@ def test_a_repaired_copy_passes_the_check_and_can_be_trained_on(tmp_path):
     assert source.read_bytes() == before
 
 
+def test_files_with_other_columns_lose_nothing(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "train-1.csv").write_text("text,label\na cup,sport\na team,sport\n")
+    (data / "train-2.csv").write_text(
+        "topic,content,who\nmoney,a bank,me\nmoney,a loan,you\nbroken,row,is,here\n"
+    )
+    (done,) = fix(data, tmp_path / "out")
+    assert (done.rows, done.removed) == (4, {"cannot be read": 1})
+    rows = read(tmp_path / "out" / "train.csv")
+    assert [(row["text"], row["label"], row["who"]) for row in rows] == [
+        ("a cup", "sport", ""), ("a team", "sport", ""), ("a bank", "money", "me"),
+        ("a loan", "money", "you"),
+    ]  # fmt: skip
+    (removed,) = read(tmp_path / "out" / "removed.csv")
+    assert (removed["file"], removed["line"]) == (str(data / "train-2.csv"), "4")
+    assert removed["reason"].startswith("cannot be read: 4 fields")
+
+
+def test_half_a_pair_and_a_column_that_comes_later_are_written(tmp_path):
+    lines = [{"text": "a \ud800 cup", "label": "sport"}, {"text": "b", "label": "x", "who": "me"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    fix(tmp_path / "rows.jsonl", tmp_path / "out")
+    rows = read(tmp_path / "out" / "train.csv")
+    assert [(row["text"], row["who"]) for row in rows] == [("a ? cup", ""), ("b", "me")]
+
+
 def test_every_removed_row_is_listed_with_its_line_and_reason(tmp_path):
     source = write_csv(tmp_path / "rows.csv", [*ROWS, *BROKEN])
     fix(source, tmp_path / "out")

@@ -1,3 +1,4 @@
+import copy
 import csv
 import gzip
 import json
@@ -85,12 +86,34 @@ def test_ids_of_the_input_are_kept(predictor, tmp_path):
     assert [row.values["ID"] for row in read_rows(tmp_path / "out.csv")] == ["a7", "b9"]
 
 
+def test_a_row_that_cannot_be_read_has_no_id_of_another_row(predictor, tmp_path):
+    (tmp_path / "in.csv").write_text("id,text\n1,goal\n2,bank,loan,extra\n3,rocket\n")
+    for kind in (".csv", ".jsonl", ".parquet"):
+        summary = predict_file(predictor, tmp_path / "in.csv", tmp_path / f"out{kind}")
+        assert (summary.rows, summary.unreadable) == (3, 1)
+        found = [row.values["ID"] for row in read_rows(tmp_path / f"out{kind}")]
+        assert [value or "" for value in found] == ["1", "", "3"]
+
+
+def test_the_columns_of_training_are_read_where_a_file_has_them(predictor, tmp_path):
+    data = predictor.recipe.data.model_copy(update={"text_columns": ("subject", "body")})
+    trained = copy.copy(predictor)
+    trained.recipe = predictor.recipe.model_copy(update={"data": data})
+    (tmp_path / "in.csv").write_text("text,subject,body\nbank,goal,cup\n")
+    (tmp_path / "other.csv").write_text("text\nbank\n")
+    for name, text in (("in.csv", "goal\ncup"), ("other.csv", "bank")):
+        predict_file(trained, tmp_path / name, tmp_path / "out.csv")
+        (row,) = read_rows(tmp_path / "out.csv")
+        (answer,) = predictor.predict([text])
+        assert float(row.values["Confidence"]) == pytest.approx(answer.confidence, abs=1e-6)
+
+
 def test_a_named_column_is_read(predictor, tmp_path):
     first, second = "bank profit market", "goal cup match"
     (tmp_path / "in.csv").write_text(f"text,note\n{first},{second}\n")
     found = []
     for column in ("text", "note"):
-        predict_file(predictor, tmp_path / "in.csv", tmp_path / "out.csv", text_column=column)
+        predict_file(predictor, tmp_path / "in.csv", tmp_path / "out.csv", text_columns=(column,))
         found += [float(row.values["Confidence"]) for row in read_rows(tmp_path / "out.csv")]
     expected = [answer.confidence for answer in predictor.predict([first, second])]
     assert found == pytest.approx(expected, abs=1e-6)
@@ -121,7 +144,7 @@ def test_bad_files_are_refused_and_nothing_is_left_behind(predictor, tmp_path):
     assert "'input_Label'; rename" in refuse(
         predictor, tmp_path / "twice.csv", out, keep_columns=True
     )
-    assert "no column 'body'; it has 'text'" in refuse(predictor, good, out, text_column="body")
+    assert "no column 'body'; it has 'text'" in refuse(predictor, good, out, text_columns=("body",))
     (tmp_path / "empty.csv").write_text("text\n")
     assert "has no rows" in refuse(predictor, tmp_path / "empty.csv", out)
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
@@ -170,7 +193,7 @@ def test_bad_rows_keep_their_place_and_are_listed_with_the_reason(predictor, tmp
     ]
     assert rows[0]["LabelText"]
     assert rows[-1]["LabelText"]
-    listed = [row.values for row in read_rows(tmp_path / "out.rejects.jsonl")]
+    listed = [row.values for row in read_rows(tmp_path / "out.csv.rejects.jsonl")]
     assert [item["line"] for item in listed] == list(reasons)
     for item in listed:
         assert reasons[item["line"]] in item["reason"]
@@ -178,7 +201,7 @@ def test_bad_rows_keep_their_place_and_are_listed_with_the_reason(predictor, tmp
     empty = sum(reason == "no text" for reason in reasons.values())
     assert (summary.rows, summary.empty) == (len(rows), empty)
     assert summary.unreadable == len(reasons) - empty
-    assert summary.rejects == str(tmp_path / "out.rejects.jsonl")
+    assert summary.rejects == str(tmp_path / "out.csv.rejects.jsonl")
     assert "rows cannot be read" in " ".join(summary.explain())
 
 
@@ -307,7 +330,7 @@ for at in map(int, sys.argv[2:]):
         done = subprocess.run(words, capture_output=True, text=True, check=True)
         found.append([int(word) for word in done.stdout.split()])
     assert found == [[0], [-9] * 6 + [0]]
-    for name in (f"out.{target}", "out.rejects.jsonl"):
+    for name in (f"out.{target}", f"out.{target}.rejects.jsonl"):
         whole, killed = (tmp_path / folder / name for folder in ("whole", "killed"))
         assert whole.read_bytes() == killed.read_bytes()
     assert len(list((tmp_path / "killed").iterdir())) == 2

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from textlora import leaks
 from textlora.examples import Examples
 from textlora.leaks import find_leaks, find_neighbours
 
@@ -20,6 +21,30 @@ def test_the_similarity_is_the_share_of_word_triples_in_common():
     found = find_neighbours((ours, OTHER), (OTHER, STORY))
     assert found.similarity.tolist() == pytest.approx([expected, 1.0])
     assert found.place.tolist() == [1, 0]
+
+
+def test_of_several_texts_in_common_the_nearest_is_kept():
+    near = STORY.replace("Tuesday to slow prices", "Monday to slow prices")
+    far = " ".join([*STORY.split()[:6], *OTHER.split()])
+    for others in ((far, near), (near, far)):
+        found = find_neighbours((STORY,), others)
+        assert others[found.place[0]] == near
+
+
+def test_words_that_all_texts_begin_with_take_no_more_memory(monkeypatch):
+    monkeypatch.setattr(leaks, "_MAX_PAIRS", 500)
+    random = np.random.default_rng(1)
+    words = np.array([f"word{number}" for number in range(90)])
+    texts = tuple("Dear support team, " + " ".join(random.choice(words, 9)) for _ in range(70))
+    products = []
+    keep = leaks._keep_nearest
+    monkeypatch.setattr(
+        leaks, "_keep_nearest", lambda *parts: (products.append(len(parts[1])), keep(*parts))
+    )
+    found = find_neighbours(texts, texts[::-1])
+    assert found.place.tolist() == list(range(69, -1, -1))
+    assert len(products) > 5
+    assert max(products) <= 700
 
 
 def test_every_planted_copy_is_found_among_many_texts():

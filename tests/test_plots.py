@@ -49,7 +49,7 @@ def test_the_distribution_shows_true_and_predicted_counts(tiny_run):
 def test_any_number_of_labels_can_be_drawn(tmp_path, tiny_run, num_labels):
     import numpy as np
 
-    labels = tuple(f"label number {index} <b>&$x_1$" for index in range(num_labels))
+    labels = tuple(f"label {index} <b>&$x_1$ {'$' * (index + 1)}" for index in range(num_labels))
     random = np.random.default_rng(0)
     shares = random.dirichlet(np.ones(num_labels), size=300)
     scores = compute_scores(random.integers(num_labels, size=300), shares, labels)

@@ -105,7 +105,7 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(predictor, tiny_run, 
     assert opened
     assert all(address.partition(":")[0].endswith("0100007F") for address in opened), opened
     assert far.read_bytes() == local.read_bytes()
-    rejects = (tmp_path / name for name in ("local.rejects.jsonl", "far.rejects.jsonl"))
+    rejects = (tmp_path / name for name in ("local.csv.rejects.jsonl", "far.csv.rejects.jsonl"))
     assert len({path.read_bytes() for path in rejects}) == 1
     assert (found.rows, found.empty, found.unreadable) == (1_500, 1, 1)
     assert found.truncated == expected.truncated

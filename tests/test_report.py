@@ -229,3 +229,14 @@ def test_what_cannot_be_reported_is_one_line(run, tmp_path):
     shutil.rmtree(run / "predictions")
     with pytest.raises(ModelError, match="evaluate again"):
         write_report([run], "test", tmp_path / "x.html")
+
+
+def test_a_run_that_is_being_trained_again_is_reported(run, tmp_path):
+    lines = (run / "history.jsonl").read_text().splitlines()
+    first = [line for line in lines if json.loads(line)["validation"] is None][:3]
+    (run / "history.jsonl").write_text("\n".join(first) + "\n")
+    assert "Learning rate by epoch" in write_report([run], "test", tmp_path / "x.html").read_text()
+    for damage in (lines[0][:30], "\xff", "{}"):
+        (run / "history.jsonl").write_text(damage, encoding="latin-1")
+        with pytest.raises(ModelError, match=r"history\.jsonl: damaged"):
+            write_report([run], "test", tmp_path / "x.html")

@@ -104,6 +104,31 @@ def test_a_folder_reads_every_format_and_compressed_files(tmp_path):
     }
 
 
+@pytest.mark.parametrize("other", ["train.csv.gz", "train.tsv", "train-1.csv", "data/train.csv"])
+def test_a_copy_of_a_split_is_not_joined_to_it(other, tmp_path):
+    """Else most validation texts would be trained on."""
+    save_csv(tmp_path / "train.csv", ("text", "label"), ("a", "x"))
+    (tmp_path / other).parent.mkdir(exist_ok=True)
+    (tmp_path / other).write_bytes((tmp_path / "train.csv").read_bytes())
+    with pytest.raises(DataError, match=r"the train split is there twice \(.*; keep one of them"):
+        read(tmp_path)
+
+
+def test_what_only_begins_like_a_split_is_no_data(tmp_path):
+    for name in ("train.csv", "train.old.csv", "test.labelled.csv", "test_predictions.csv"):
+        save_csv(tmp_path / name, ("text", "label"), ("a", "x"))
+    assert {name: len(part.texts) for name, part in read(tmp_path).items()} == {"train": 1}
+
+
+def test_of_two_columns_that_differ_by_case_the_small_one_is_read(tmp_path):
+    """`predict --keep-columns` writes Label beside label: the answer beside the truth."""
+    for header in ("text,label,Label,Text", "Text,Label,label,text"):
+        rows = "x,1,2,y" if header[0] == "t" else "y,2,1,x"
+        (tmp_path / "train.csv").write_text(f"{header}\n{rows}\n")
+        part = read(tmp_path)["train"]
+        assert (part.texts, part.labels) == (["x"], ["1"])
+
+
 def test_a_split_in_several_files_keeps_the_file_and_line_of_each_text(tmp_path):
     first = save_csv(tmp_path / "train-0.csv", ("text", "label"), ("a", "x"), ("b", "y"))
     second = save_csv(tmp_path / "train-1.csv", ("label", "text"), ("x", "c"))

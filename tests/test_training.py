@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from textlora import training
 from textlora.checkpoints import TrainingState
 from textlora.data import load_labelled_texts
-from textlora.errors import TextloraError
+from textlora.errors import DivergedError, TextloraError
 from textlora.history import ValidationRecord, read_history
 from textlora.learner import prepare_learner
 from textlora.progress import Reporter
@@ -52,6 +52,18 @@ def test_training_learns_what_can_be_learned(make_learner, tmp_path, precision):
     records = read_history(tmp_path)
     assert state.best_value > 0.9
     assert records[-1].train_loss < 0.5 * records[0].train_loss
+
+
+def test_a_last_step_that_diverges_is_told_with_the_way_out(make_learner, tmp_path):
+    """The loss before it was fine; nothing after it but validation sees it."""
+    with pytest.raises(DivergedError, match=r"lower training\.learning_rate"):
+        train(make_learner, tmp_path, "training.learning_rate=1e30", "training.epochs=0.01")
+
+
+def test_a_run_shorter_than_its_evaluations_has_a_history(make_learner):
+    table = Timetable(make_learner("training.evaluate_every=1000000").recipe, 24)
+    assert sum(map(table.is_recorded, range(1, table.total_steps + 1))) >= 20
+    assert [s for s in range(1, 73) if table.is_evaluated(s)] == [72]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

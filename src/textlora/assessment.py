@@ -1,7 +1,7 @@
 """A saved run measured: on its own data or other, beside baselines, with leaks and thresholds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from textlora import plots
@@ -61,11 +61,12 @@ def assess_split(run: Path, predictor: Predictor, settings: DataSettings, split:
     own: LabelledTexts | DataError
     if settings.source == predictor.recipe.data.source:
         own, known_as = load_labelled_texts(settings), split
-        examples = _find_part(own, settings.source, split)
+        examples = _find_part(own, settings.source, split, predictor.labels)
+        own = _renumber(own, predictor.labels)
     else:
         examples, known_as = load_split(settings, split, predictor.labels), "other"
         try:
-            own = load_labelled_texts(predictor.recipe.data)
+            own = _renumber(load_labelled_texts(predictor.recipe.data), predictor.labels)
         except DataError as error:
             own = error
     missing = set(settings.slice_columns) - set(examples.slices)
@@ -85,7 +86,8 @@ def load_examples(predictor: Predictor, settings: DataSettings, split: str) -> E
     """
     _check_task(predictor, settings)
     if settings.source == predictor.recipe.data.source:
-        return _find_part(load_labelled_texts(settings), settings.source, split)
+        texts = load_labelled_texts(settings)
+        return _find_part(texts, settings.source, split, predictor.labels)
     return load_split(settings, split, predictor.labels)
 
 
@@ -103,7 +105,10 @@ def find_confidence(run: Path, precision: float) -> float:
         )
     if validation is None:
         raise ModelError(f"{run}: holds no evaluation on validation; run textlora train again")
-    curve = validation.coverage.curve
+    for threshold in validation.coverage.thresholds:
+        if threshold.wanted == precision:
+            return threshold.confidence  # as the table has it
+    curve = validation.coverage.curve  # a hundred places
     precise = [point.confidence for point in curve if point.precision >= precision]
     if not precise:
         best = max(point.precision for point in curve)
@@ -184,7 +189,18 @@ def _find_baselines(
         return None
 
 
-def _find_part(texts: LabelledTexts, source: str, split: str) -> Examples:
+def _renumber(own: LabelledTexts, labels: tuple[str, ...]) -> LabelledTexts | DataError:
+    """The parts that a run is measured beside, in the numbers of its classifier."""
+    try:
+        train, validation = (
+            part.renumber(own.labels, labels) for part in (own.train, own.validation)
+        )
+    except DataError as error:
+        return DataError(f"it has changed: {error}")
+    return replace(own, labels=labels, train=train, validation=validation, test=None)
+
+
+def _find_part(texts: LabelledTexts, source: str, split: str, labels: tuple[str, ...]) -> Examples:
     """A single file has no test part, and its rows must not be taken for one."""
     parts = {"train": texts.train, "validation": texts.validation, "test": texts.test}
     part = parts.get(split)
@@ -193,7 +209,10 @@ def _find_part(texts: LabelledTexts, source: str, split: str) -> Examples:
             f"{source}: the data of this run has no {split!r} split; "
             "give labelled texts with --data, or --split validation"
         )
-    return part
+    try:
+        return part.renumber(texts.labels, labels)
+    except DataError as error:
+        raise DataError(f"{source}: {split}: {error}") from None
 
 
 def _check_task(predictor: Predictor, settings: DataSettings) -> None:

@@ -186,7 +186,8 @@ def compute_coverage(
     right = probabilities.argmax(axis=1) == label_ids
     order = np.argsort(-confidence, kind="stable")
     sorted_confidence = confidence[order]
-    precision = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    places = np.arange(len(order))
+    precision = np.cumsum(right[order]) / (places + 1)
     # Texts of equal confidence are accepted together: a place counts where the next one is lower.
     ends = np.flatnonzero(np.append(np.diff(sorted_confidence) < 0, True))
     wanted = {item.wanted: item.confidence for item in chosen} or _find_thresholds(
@@ -198,7 +199,7 @@ def compute_coverage(
             CoveragePoint(float(sorted_confidence[i]), float((i + 1) / len(order)), float(p))
             for i, p in zip(shown, precision[shown], strict=True)
         ),
-        risk_area=float(1 - precision.mean()),
+        risk_area=float(1 - precision[ends[np.searchsorted(ends, places)]].mean()),
         thresholds=tuple(
             _measure_threshold(share, limit, confidence, right) for share, limit in wanted.items()
         ),

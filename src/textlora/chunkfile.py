@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from textlora.errors import DataError, SettingsError, UnfinishedError
 from textlora.files import append_bytes, lock_file, move_file, write_atomically
-from textlora.tables import STREAM, find_compression
+from textlora.tables import STREAM
 
 # Parts of a key whose values say nothing to a reader.
 _CHANGES = {"model": "the classifier has changed", "input": "the input has changed"}
@@ -29,12 +29,16 @@ _CHANGES = {"model": "the classifier has changed", "input": "the input has chang
 
 @dataclass(frozen=True)
 class Chunk:
-    """What the journal knows of a chunk: its number, sizes in bytes, and counts such as rows."""
+    """What the journal knows of a chunk: its number, sizes in bytes, and counts such as rows.
+
+    `origin` is the SHA-256 of the rows it answers, where no file could be asked for them again.
+    """
 
     number: int
     output: int
     rejects: int
     counts: dict[str, int] = field(default_factory=dict)
+    origin: str = ""
 
 
 class ChunkFile:
@@ -64,11 +68,12 @@ class ChunkFile:
         self._open = ExitStack()
         self.chunks: list[Chunk] = []
         self.counts: Counter[str] = Counter()  # over all chunks
-        self._numbers: set[int] = set()
+        self._origins: dict[int, str] = {}  # by the numbers of the chunks that are there
 
     def __enter__(self) -> "ChunkFile":
-        if self._target.is_dir():
-            raise DataError(f"{self._target}: is a folder; name a file to write")
+        for path in (self._target, self._rejects):
+            if path.is_dir():
+                raise DataError(f"{path}: is a folder; name a file to write")
         try:
             self._target.parent.mkdir(parents=True, exist_ok=True)
             self._open.enter_context(
@@ -102,15 +107,25 @@ class ChunkFile:
     @property
     def numbers(self) -> frozenset[int]:
         """Of the chunks that are there."""
-        return frozenset(self._numbers)
+        return frozenset(self._origins)
 
-    def is_due(self, number: int) -> bool:
-        """Whether a chunk is still to be written."""
-        return number not in self._numbers
+    def is_due(self, number: int, origin: str = "") -> bool:
+        """Whether a chunk is still to be written.
 
-    def append(self, number: int, output: bytes, rejects: bytes, counts: dict[str, int]) -> None:
+        Raises:  SettingsError if it is there, but answers other rows.
+        """
+        if self._origins.get(number, origin) != origin:
+            raise SettingsError(
+                f"{self._target}: was begun with other settings ({_CHANGES['input']}); "
+                "use --resume never to start over, or another --output"
+            )
+        return number not in self._origins
+
+    def append(
+        self, number: int, output: bytes, rejects: bytes, counts: dict[str, int], origin: str = ""
+    ) -> None:
         """Add a chunk; it is on disk when this returns."""
-        chunk = Chunk(number, len(output), len(rejects), counts)
+        chunk = Chunk(number, len(output), len(rejects), counts, origin)
         line = json.dumps(asdict(chunk)).encode() + b"\n"
         contents = (output, rejects, line)
         try:
@@ -122,6 +137,11 @@ class ChunkFile:
                 "and run the same command again, it continues"
             ) from None
         self._note(chunk)
+
+    @property
+    def content(self) -> Path:
+        """The file of the chunks, header and all."""
+        return self._partials[0]
 
     def read_chunks(self) -> Iterator[bytes]:
         """The output of each chunk, oldest first."""
@@ -167,7 +187,7 @@ class ChunkFile:
     def _note(self, chunk: Chunk) -> None:
         self.chunks.append(chunk)
         self.counts.update(chunk.counts)
-        self._numbers.add(chunk.number)
+        self._origins[chunk.number] = chunk.origin
 
     def _read_journal(self) -> list[Chunk]:
         """The chunks whose bytes are there."""
@@ -241,16 +261,33 @@ class StreamFile:
         """Of the chunks that are there; here none."""
         return frozenset()
 
-    def is_due(self, number: int) -> bool:
+    def is_due(self, number: int, _origin: str = "") -> bool:
         """Whether a chunk is still to be written; here all are."""
         return number >= 0
 
-    def append(self, _number: int, output: bytes, rejects: bytes, counts: dict[str, int]) -> None:
-        """Write a chunk."""
-        sys.stdout.buffer.write(output)
-        sys.stdout.buffer.flush()
-        if self._rejects is not None:
-            self._stream.write(rejects)
+    def append(
+        self,
+        _number: int,
+        output: bytes,
+        rejects: bytes,
+        counts: dict[str, int],
+        _origin: str = "",
+    ) -> None:
+        """Write a chunk.
+
+        Raises:  BrokenPipeError if nobody reads any more; DataError if it cannot be written.
+        """
+        try:
+            sys.stdout.buffer.write(output)
+            sys.stdout.buffer.flush()
+            if self._rejects is not None:
+                self._stream.write(rejects)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise DataError(
+                f"-: cannot be written ({error.strerror or error}); make room"
+            ) from None
         self.counts.update(counts)
 
 
@@ -262,6 +299,5 @@ def open_output(
 
 
 def name_rejects(target: Path) -> Path:
-    """Where the rejects of an output go: out.csv.gz has out.rejects.jsonl."""
-    bare = target.with_suffix("") if find_compression(target) else target
-    return bare.with_suffix(".rejects.jsonl")
+    """Where the rejects of an output go, a file for each: out.csv has out.csv.rejects.jsonl."""
+    return target.with_name(f"{target.name}.rejects.jsonl")

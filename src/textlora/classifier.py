@@ -1,5 +1,6 @@
 """`TextClassifier`: the commands' code path in scikit-learn's manner."""
 
+import itertools
 import json
 import shutil
 import tempfile
@@ -59,6 +60,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         checked = _check_texts(texts)
         sets = _read_sets(labels)
+        _check_labels(labels if sets is None else itertools.chain(*sets))
         if sets is None:
             given = np.asarray(labels)
             self.classes_ = np.unique(given)
@@ -115,6 +117,11 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         else:
             label_ids = np.array(self._number(labels), dtype=np.int64)
         examples = Examples(tuple(_check_texts(texts)), label_ids)
+        if len(examples.texts) != len(label_ids) or not len(label_ids):
+            raise DataError(
+                f"texts and labels: {len(examples.texts)} texts, {len(label_ids)} labels; give as "
+                "many, and at least one"
+            )
         answers = answer_examples(self.predictor_, examples)
         background = Background(temperature=self.predictor_.temperature)
         return evaluate_answers(answers, split="given", source="memory", background=background)
@@ -148,7 +155,10 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classifier.classes_ = np.array(classifier.predictor_.labels)
         if (run / _CLASSES).is_file():
             kept = json.loads((run / _CLASSES).read_text("utf-8"))
-            classifier.classes_ = np.array(kept["values"], dtype=kept["dtype"])
+            values = np.array(kept["values"], dtype=kept["dtype"])
+            # Else they are those of a classifier that was here before.
+            if list(map(str, values)) == list(classifier.predictor_.labels):
+                classifier.classes_ = values
         return classifier
 
     @property
@@ -225,6 +235,15 @@ def _read_sets(labels: Sequence[Any]) -> list[list[Any]] | None:
         wrong = list(labels)[kinds.index(False)]
         raise DataError(f"labels: {wrong!r:.40} is no list, others are; give a list for each text")
     return [list(label) for label in labels]
+
+
+def _check_labels(labels: Iterable[Any]) -> None:
+    """A label that is missing must not become a class."""
+    for place, label in enumerate(labels):
+        if label is None or label != label or not str(label).strip():
+            raise DataError(
+                f"labels: {label!r} at place {place} is no label; give one, or leave out its text"
+            )
 
 
 def _check_sets(labels: Sequence[Any]) -> list[list[Any]]:

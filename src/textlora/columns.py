@@ -19,9 +19,8 @@ def find_columns(
 
     Raises:  DataError listing the columns that exist.
     """
-    known = {column.lower(): column for column in columns}
     return find_text_columns(columns, where, settings.text_columns), _find_label(
-        known, where, settings
+        columns, where, settings
     )
 
 
@@ -39,7 +38,7 @@ def find_text_columns(
         )
     if wanted:
         return tuple(wanted)
-    known = {column.lower(): column for column in columns}
+    known = _index(columns)
     for names in (*_TITLE_AND_BODY, *((name,) for name in _TEXT_NAMES)):
         if all(name in known for name in names):
             return tuple(known[name] for name in names)
@@ -49,21 +48,24 @@ def find_text_columns(
     )
 
 
-def _find_label(known: dict[str, str], where: str, settings: DataSettings) -> str:
+def _find_label(columns: list[str], where: str, settings: DataSettings) -> str:
+    shown = ", ".join(map(repr, columns))
     if settings.label_column:
-        if settings.label_column in known.values():
+        if settings.label_column in columns:
             return settings.label_column
-        raise DataError(
-            f"{where}: no column {settings.label_column!r}; "
-            f"it has {', '.join(map(repr, known.values()))}"
-        )
+        raise DataError(f"{where}: no column {settings.label_column!r}; it has {shown}")
+    known = _index(columns)
     for name in _LABEL_NAMES:
         if name in known:
             return known[name]
     raise DataError(
-        f"{where}: no label column; it has {', '.join(map(repr, known.values()))}; "
-        "name one with --set data.label_column=..."
+        f"{where}: no label column; it has {shown}; name one with --set data.label_column=..."
     )
+
+
+def _index(columns: list[str]) -> dict[str, str]:
+    """Columns by their names in small letters; of `label` and `Label` the former."""
+    return {column.lower(): column for column in sorted(columns, key=str.islower)}
 
 
 def find_slice_columns(columns: Sequence[str], settings: DataSettings) -> list[str]:

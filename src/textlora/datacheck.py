@@ -8,14 +8,17 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import ftfy.badness
 import numpy as np
 
 from textlora.cleaning import clean_text
+from textlora.data import load_labelled_texts
+from textlora.errors import DataError
 from textlora.labelsets import find_separator
+from textlora.settings import DataSettings
 from textlora.sources import RawSplit
 
 Severity = Literal["error", "warning", "note"]
@@ -137,6 +140,18 @@ def check_splits(
     order = {"error": 0, "warning": 1, "note": 2}
     findings.sort(key=lambda item: order[item.severity])
     return DataCheck(source, tuple(facts), tuple(findings))
+
+
+def ask_training(found: DataCheck, settings: DataSettings, parts: dict[str, RawSplit]) -> DataCheck:
+    """The check, and what training would still refuse: what only all its settings together tell."""
+    if not found.is_usable:
+        return found
+    try:
+        load_labelled_texts(settings, parts)
+    except DataError as error:
+        refusal = Finding("error", "train", str(error), 1, "training would say the same")
+        return replace(found, findings=(refusal, *found.findings))
+    return found
 
 
 def normalize_label(label: str) -> str:

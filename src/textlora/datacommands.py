@@ -27,17 +27,19 @@ def check(
     """Look for what is wrong with labelled texts; exit code 3 if they cannot be trained on."""
     from textlora import encoder, encoderfiles
     from textlora.batching import tokenize
-    from textlora.datacheck import check_splits
+    from textlora.datacheck import ask_training, check_splits
     from textlora.sources import read_splits
 
     resolved = load_recipe(recipe, settings or (), data__source=data, model__name=model)
     parts = read_splits(resolved.data, tolerant=True)
     files = encoderfiles.locate_encoder(resolved.model)
     tokenizer = encoder.load_tokenizer(files.folder, files.name)
+    config = encoder.load_config(files, ("a", "b"))
     found = check_splits(
-        data, parts, resolved.model.max_length,
+        data, parts, encoder.find_max_length(config, resolved.model.max_length),
         lambda texts: tokenize(tokenizer, texts, _LONGEST).lengths.tolist(),
     )  # fmt: skip
+    found = ask_training(found, resolved.data, parts)
     fixes = []
     if fix is not None:
         from textlora.datafix import fix_splits

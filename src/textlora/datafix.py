@@ -16,7 +16,7 @@ from typing import IO, Any
 import ftfy
 
 from textlora.cleaning import clean_text
-from textlora.columns import clean_label, find_columns
+from textlora.columns import clean_label, find_columns, join_texts
 from textlora.datacheck import find_variants, has_markup, is_misread
 from textlora.errors import DataError
 from textlora.files import stage_folder
@@ -63,12 +63,15 @@ def fix_splits(settings: DataSettings, parts: dict[str, RawSplit], out: Path) ->
                 row = (part.files[place], part.lines[place], reason)
                 log.writerow((*row, part.labels[place], part.texts[place]))
             labels = _unify(part, variants)
-            rows = _read_values(files[name], settings)
-            with (staged / f"{name}.csv").open("w", encoding="utf-8", newline="") as stream:
-                fix = _write_rows(stream, rows, labels, doomed, settings)
+            for fault in part.faults:
+                where, _, reason = fault.partition(": ")
+                log.writerow((*where.rsplit(":", 1), f"cannot be read: {reason}", "", ""))
+            target = staged / f"{name}.csv"
+            with target.open("w", encoding="utf-8", errors="replace", newline="") as stream:
+                fix = _write_rows(stream, files[name], labels, doomed, settings)
             unread = {"cannot be read": len(part.faults)} if part.faults else {}
             fixes.append(replace(fix, name=name, removed=unread | fix.removed))
-        (staged / REMOVED).write_text(removed.getvalue(), "utf-8", newline="")
+        (staged / REMOVED).write_text(removed.getvalue(), "utf-8", "replace", newline="")
     return fixes
 
 
@@ -116,31 +119,30 @@ def _unify(part: RawSplit, variants: dict[str, str]) -> list[str]:
 
 def _write_rows(
     stream: IO[str],
-    rows: Iterator[dict[str, Any]],
+    files: list[Path],
     labels: list[str],
     doomed: dict[int, str],
     settings: DataSettings,
 ) -> SplitFix:
     """`labels` are the unified names, in the order of the rows."""
     changed: Counter[str] = Counter()
-    writer: Any = None
-    columns: tuple[tuple[str, ...], str] = ((), "")
-    for place, values in enumerate(rows):
-        if writer is None:
-            columns = find_columns(list(values), settings.source, settings)
-            writer = csv.DictWriter(stream, list(values), extrasaction="ignore")
-            writer.writeheader()
+    # Read twice: a later row or file may have columns that the first one lacks.
+    names = dict.fromkeys(name for values, _ in _read_values(files, settings) for name in values)
+    writer = csv.DictWriter(stream, list(names))
+    writer.writeheader()
+    for place, (values, (text_columns, label_column)) in enumerate(_read_values(files, settings)):
         if place in doomed:
             continue
-        for column in columns[0]:
+        for column in text_columns:
             value = values.get(column)
             if isinstance(value, str):
                 values[column] = repair_text(value)
                 changed["texts repaired"] += values[column] != value
         if labels[place] or settings.multi_label:
             # Also the names of numbers, and lists, which a CSV file does not know.
-            changed["labels unified"] += _read_label(values[columns[1]], settings) != labels[place]
-            values[columns[1]] = labels[place]
+            old = _read_label(values.get(label_column), settings)
+            changed["labels unified"] += old != labels[place]
+            values[label_column] = labels[place]
         writer.writerow(values)
     reasons = Counter(reason.partition(":")[0] for reason in doomed.values())
     return SplitFix("", len(labels) - len(doomed), +changed, reasons)
@@ -153,8 +155,29 @@ def _read_label(cell: Any, settings: DataSettings) -> str:
     return join_labels(filter(None, map(clean_label, map(str, names))), settings.label_separator)
 
 
-def _read_values(files: list[Path], settings: DataSettings) -> Iterator[dict[str, Any]]:
+_Columns = tuple[tuple[str, ...], str]
+
+
+def _read_values(
+    files: list[Path], settings: DataSettings
+) -> Iterator[tuple[dict[str, Any], _Columns]]:
+    """Rows with the columns of their text and label, called in all files as in the first."""
+    first: _Columns | None = None
     for path in files:
+        own: _Columns | None = None
         for row in read_rows(path, settings.encoding, tolerant=True):
-            if not row.fault:
-                yield dict(row.values)
+            if row.fault:
+                continue
+            own = own or find_columns(list(row.values), str(path), settings)
+            first = first or own
+            yield _rename(row.values, own, first), first
+
+
+def _rename(values: dict[str, Any], own: _Columns, first: _Columns) -> dict[str, Any]:
+    if own == first:
+        return dict(values)
+    rest = {name: value for name, value in values.items() if name not in (*own[0], own[1])}
+    texts = [values.get(name) for name in own[0]]
+    if len(texts) != len(first[0]):
+        texts = [join_texts(texts)]  # the first column has all of it
+    return {**dict(zip(first[0], texts, strict=False)), first[1]: values.get(own[1]), **rest}

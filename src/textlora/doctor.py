@@ -41,6 +41,6 @@ def examine() -> Diagnosis:
 def _list_cached_models() -> tuple[str, ...]:
     try:
         cache = scan_cache_dir()
-    except CacheNotFound:
+    except (CacheNotFound, ValueError):  # not there, or no folder
         return ()
     return tuple(sorted(repo.repo_id for repo in cache.repos if repo.repo_type == "model"))

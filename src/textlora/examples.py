@@ -1,6 +1,6 @@
 """Texts with their labels: counted, sampled, split."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,26 @@ class Examples:
         if self.is_multi_label:
             return self.label_ids.sum(axis=0)
         return np.bincount(self.label_ids, minlength=num_labels)
+
+    def renumber(self, labels: tuple[str, ...], known: tuple[str, ...]) -> "Examples":
+        """The same with numbers that are places in `known` instead of `labels`.
+
+        Raises:  DataError for a label that is not there and that a text has.
+        """
+        if labels == known:
+            return self
+        counts = self.count_labels(len(labels))
+        for label, count in zip(labels, counts, strict=True):
+            if count and label not in known:
+                raise DataError(
+                    f"label {label!r} is unknown to the classifier; known: {', '.join(known)}"
+                )
+        places = np.array([known.index(label) if label in known else -1 for label in labels])
+        if not self.is_multi_label:
+            return replace(self, label_ids=places[self.label_ids])
+        label_ids = np.zeros((len(self.texts), len(known)), np.int64)
+        label_ids[:, places[places >= 0]] = self.label_ids[:, places >= 0]
+        return replace(self, label_ids=label_ids)
 
     def take(self, indices: npt.NDArray[np.int64]) -> "Examples":
         """Some of them, in this order. Shapes: indices (taken,)."""

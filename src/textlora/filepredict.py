@@ -4,12 +4,13 @@ Input is taken in chunks of a fixed number of rows, whose answers are written to
 command after a crash goes on behind the last chunk (see `chunkfile`).
 """
 
+import hashlib
 import itertools
 import json
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from textlora import shards
 from textlora.answerrow import AnswerFormat, round_share
 from textlora.chunkfile import ChunkFile, StreamFile, name_rejects, open_output
 from textlora.errors import DataError, UnfinishedError
+from textlora.files import flush_file
 from textlora.inputs import NO_TEXT, Input, InputRow
 from textlora.interrupts import StopRequest
 from textlora.predictor import Answer, Predictor, Probabilities
@@ -28,14 +30,15 @@ from textlora.tables import STREAM, Format, find_format
 
 @dataclass(frozen=True)
 class FileOptions:
-    """How a file is predicted.
+    """How a file is predicted. Columns: see `Input`.
 
     `min_confidence` leaves out labels of less, 0..1. `shard` (i, n) takes every n-th chunk,
     beginning with the i-th, from 1. `strict` stops at the first bad row. `stream_format` is that of
     stdin and stdout. `rejects` is where bad rows are listed, beside the output if not named.
     """
 
-    text_column: str = ""
+    text_columns: tuple[str, ...] = ()
+    usual_columns: tuple[str, ...] = ()  # of the classifier's training, where a file has them
     encoding: str = "utf-8"
     probabilities: bool = False
     keep_columns: bool = False
@@ -94,9 +97,14 @@ Engine = Callable[[list[Path], FileOptions, frozenset[int]], Generator[tuple[int
 def open_input(sources: list[Path], options: FileOptions) -> Input:
     """The rows of the sources, in chunks."""
     return Input(
-        sources, options.encoding, text_column=options.text_column,
-        stream_format=options.stream_format, strict=options.strict, chunk_rows=options.chunk_rows,
-    )  # fmt: skip
+        sources,
+        options.encoding,
+        text_columns=options.text_columns,
+        usual_columns=options.usual_columns,
+        stream_format=options.stream_format,
+        strict=options.strict,
+        chunk_rows=options.chunk_rows,
+    )
 
 
 def predict_files(
@@ -118,6 +126,7 @@ def predict_files(
     SettingsError if an unfinished output was begun with other settings; Interrupted when stopped.
     """
     options, report = options or FileOptions(), report or Reporter(quiet=True)
+    options = replace(options, usual_columns=predictor.recipe.data.text_columns)
     _check_places(sources, target, options)
     rows = open_input(sources, options)
     chunk = rows.read_chunk()
@@ -148,12 +157,14 @@ def predict_files(
             for number in itertools.count():
                 if not chunk:
                     break
-                if shards.is_mine(number, options.shard) and out.is_due(number):
+                layout.look(chunk)
+                origin = _fingerprint(chunk) if STREAM in sources else ""
+                if shards.is_mine(number, options.shard) and out.is_due(number, origin):
                     answers = answerer.answer(number, chunk)
                     output = encoder.encode(layout.format(chunk, answers))
                     rejects = "".join(_format_reject(item) for item in chunk if item.fault)
                     counts = _count_rows(chunk, answers, answer_format)
-                    out.append(number, output, rejects.encode(), counts)
+                    out.append(number, output, rejects.encode("utf-8", "replace"), counts, origin)
                     bar.advance(len(chunk), _describe_rate(out, resumed, begin))
                 chunk = rows.read_chunk()
                 stop.check()
@@ -176,6 +187,7 @@ class _Layout:
         self._shares = [f"P({label})" for label in labels] if options.probabilities else []
         own = answer_format.columns | ({"Truncated": bool} if options.mark_truncated else {})
         own |= dict.fromkeys(self._shares, float)
+        self._ids: dict[Path, str] = {}  # the column of each source that has its own
         self._kept: dict[str, str] = {}  # of the input -> of the output
         if options.keep_columns:
             names = next((list(item.row.values) for item in first if not item.row.fault), [])
@@ -188,6 +200,13 @@ class _Layout:
                 )
         self.columns: dict[str, type | None] = dict.fromkeys(self._kept.values()) | own
 
+    def look(self, chunk: list[InputRow]) -> None:
+        """Learn which column holds the ID, also from rows that another process has answered."""
+        for item in chunk:
+            if item.source not in self._ids and item.row.values:
+                names = (name for name in ("ID", "id", "Id") if name in item.row.values)
+                self._ids[item.source] = next(names, "")
+
     def format(
         self, chunk: list[InputRow], answers: list[Answer | None]
     ) -> Iterator[dict[str, Any]]:
@@ -195,8 +214,9 @@ class _Layout:
         for item, answer in zip(chunk, answers, strict=True):
             values = item.row.values
             found: dict[str, Any] = {new: values.get(old) for old, new in self._kept.items()}
-            names = (name for name in ("ID", "id", "Id") if name in values)
-            found["ID"] = next((values[name] for name in names), item.number)
+            own = self._ids.get(item.source, "")
+            # A row that cannot be read has no ID of its own, and none of another row.
+            found["ID"] = values.get(own) if own else item.number
             found |= self._format.fill(answer)
             if self._options.mark_truncated:
                 found["Truncated"] = answer and answer.truncated
@@ -244,7 +264,7 @@ class _Answers:
 def _check_places(sources: list[Path], target: Path, options: FileOptions) -> None:
     """Refuse what would only be found after the work, or would overwrite the input."""
     find_format(target, options.stream_format)
-    places = {"--output": target, "--rejects": options.rejects or target}
+    places = {"--output": target, "--rejects": options.rejects or name_rejects(target)}
     for source in sources:
         find_format(source, options.stream_format)
         for flag, place in places.items():
@@ -286,13 +306,18 @@ def _describe(predictor: Predictor, rows: Input, options: FileOptions) -> dict[s
     """All that the output follows from, in JSON."""
     free = {"rejects", "resume", "strict"}
     settings = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in free}
-    settings["shard"] = list(options.shard)
+    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
     return {
         "model": predictor.fingerprint,
         "backend": predictor.backend,
         "input": rows.describe(),
         **settings,
     }
+
+
+def _fingerprint(chunk: list[InputRow]) -> str:
+    rows = [[item.row.values, item.fault] for item in chunk]
+    return hashlib.sha256(json.dumps(rows, default=str).encode()).hexdigest()
 
 
 def _describe_rate(out: ChunkFile | StreamFile, resumed: int, begin: float) -> str:
@@ -310,15 +335,23 @@ def _finish(
     options: FileOptions,
     key: dict[str, Any],
 ) -> None:
-    chunks = out.chunks
-    if encoder.is_joined:
-        joined = target.with_name(f".{target.name}.joined")
-        encoder.join(out.read_chunks(), joined)
+    joined = target.with_name(f".{target.name}.joined") if encoder.is_joined else None
+    try:
+        if joined is not None:
+            encoder.join(out.read_chunks(), joined)
+            flush_file(joined)
+        if options.shard[1] > 1:
+            # Before the journal goes: what ends the process here costs no chunk.
+            shards.describe_shard(target, joined or out.content, out.chunks, key, rows.num_rows)
         out.finish(joined)
-    else:
-        out.finish()
-    if options.shard[1] > 1:
-        shards.describe_shard(target, chunks, key, rows.num_rows)
+    except OSError as error:
+        raise UnfinishedError(
+            f"{target}: cannot be written ({error.strerror or error}); free some space and run the "
+            "same command again, it continues"
+        ) from None
+    finally:
+        if joined is not None:
+            joined.unlink(missing_ok=True)
 
 
 def _summarize(

@@ -65,6 +65,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     _fsync_folder(path.parent)
 
 
+def flush_file(path: Path) -> None:
+    """Wait until what another library wrote is on the disk."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
 def move_file(source: Path, target: Path) -> None:
     """Give a file that was flushed another name, and flush that."""
     source.replace(target)
@@ -168,9 +174,10 @@ def find_cache_folder(name: str) -> Path:
 
     In `TEXTLORA_CACHE`, else in the user's cache folder.
     """
-    own = os.environ.get("TEXTLORA_CACHE")
+    if own := os.environ.get("TEXTLORA_CACHE"):
+        return Path(own) / name
     shared = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return (Path(own) if own else Path(shared) / "textlora") / name
+    return Path(shared) / "textlora" / name
 
 
 def drop_stale(folder: Path, days: float) -> None:

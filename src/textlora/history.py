@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from textlora.errors import ModelError, shorten_message
 from textlora.files import write_atomically
 from textlora.rundir import HISTORY
 from textlora.settings import Metric
@@ -76,14 +77,22 @@ class History:
 
 
 def read_history(run: Path) -> list[StepRecord]:
-    """The lines of history.jsonl, oldest first."""
-    lines = (run / HISTORY).read_text("utf-8").splitlines()
-    records = []
-    for line in lines:
-        values = json.loads(line)
-        if values["validation"] is not None:
-            found = values["validation"]
-            thresholds = tuple(found.pop("thresholds", ()))
-            values["validation"] = ValidationRecord(**found, thresholds=thresholds)
-        records.append(StepRecord(**values))
-    return records
+    """The lines of history.jsonl, oldest first.
+
+    Raises:  OSError if it is not there; ModelError if it is damaged.
+    """
+    path = run / HISTORY
+    try:
+        return [_read_record(line) for line in path.read_text("utf-8").splitlines()]
+    except (ValueError, KeyError, TypeError) as error:
+        reason = shorten_message(error)
+        raise ModelError(f"{path}: damaged ({reason}); delete it, or train again") from None
+
+
+def _read_record(line: str) -> StepRecord:
+    values = json.loads(line)
+    if values["validation"] is not None:
+        found = values["validation"]
+        thresholds = tuple(found.pop("thresholds", ()))
+        values["validation"] = ValidationRecord(**found, thresholds=thresholds)
+    return StepRecord(**values)

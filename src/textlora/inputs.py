@@ -35,6 +35,9 @@ class InputRow:
 class Input:
     """All rows of some files; `num_rows` counts those that were read.
 
+    Their text is in `text_columns`; where none is named in `usual_columns`, if a file has all of
+    them, else in those with the usual names.
+
     Raises:  DataError, while reading, for a file that cannot be read or has no such column; where
     `strict`, also for the first row with a fault.
     """
@@ -44,7 +47,8 @@ class Input:
         sources: list[Path],
         encoding: str = "utf-8",
         *,
-        text_column: str = "",
+        text_columns: tuple[str, ...] = (),
+        usual_columns: tuple[str, ...] = (),
         stream_format: Format | None = None,
         strict: bool = False,
         chunk_rows: int = 8192,
@@ -52,7 +56,7 @@ class Input:
         self.sources, self.num_rows = sources, 0
         self._encoding, self._stream_format, self._strict = encoding, stream_format, strict
         self._chunk_rows = chunk_rows
-        self._wanted = [text_column] if text_column else []
+        self._wanted, self._usual = text_columns, usual_columns
         self._rows = self._read()
 
     def read_chunk(self) -> list[InputRow]:
@@ -74,7 +78,9 @@ class Input:
                 source, self._encoding, tolerant=True, stream_format=self._stream_format
             ):
                 if columns is None and not row.fault:
-                    columns = find_text_columns(list(row.values), str(source), self._wanted)
+                    names = list(row.values)
+                    wanted = self._wanted or (self._usual if {*self._usual} <= {*names} else ())
+                    columns = find_text_columns(names, str(source), wanted)
                 text, fault = ("", row.fault) if row.fault else _read_text(row, columns or ())
                 if fault and self._strict:
                     raise DataError(f"{source}:{row.line}: {fault}")

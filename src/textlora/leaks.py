@@ -4,6 +4,7 @@ Two texts are near duplicates when they share at least half of all word triples 
 has (Jaccard similarity). The comparison is exact: one product of two sparse matrices.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from textlora.examples import Examples
 from textlora.metrics import Interval, compute_wilson_interval
 
 MIN_SIMILARITY = 0.5
-_CHUNK_TEXTS = 1_000  # of one product: its memory does not grow with the number of texts
+_MAX_PAIRS = 3_000_000  # of texts in one product: its memory does not grow with their number
 _MAX_EXAMPLES = 20
 
 
@@ -84,8 +85,11 @@ def find_neighbours(texts: tuple[str, ...], others: tuple[str, ...]) -> Neighbou
     our_sizes, their_sizes = np.diff(ours.indptr), np.diff(theirs.indptr)
     columns = theirs.T.tocsr()
     found = Neighbours(np.zeros(len(texts), np.float32), np.full(len(texts), -1, np.int64))
-    for start in range(0, len(texts), _CHUNK_TEXTS):
-        shared = csr_array(ours[start : start + _CHUNK_TEXTS] @ columns)
+    # Triples that many training texts share, such as a greeting, decide how much one product holds.
+    pairs = np.cumsum(ours @ np.diff(columns.indptr))
+    ends = np.searchsorted(pairs, np.arange(_MAX_PAIRS, pairs[-1], _MAX_PAIRS))
+    for start, end in itertools.pairwise(np.unique([0, *ends, len(texts)])):
+        shared = csr_array(ours[start:end] @ columns)
         rows = start + np.repeat(np.arange(shared.shape[0]), np.diff(shared.indptr))
         similarity = shared.data / (our_sizes[rows] + their_sizes[shared.indices] - shared.data)
         _keep_nearest(found, rows, shared.indices, similarity)

@@ -22,7 +22,7 @@ _MAX_ANNOTATED = 20  # labels; more cells than that are too small for numbers
 
 def draw_confusion_matrix(evaluation: Evaluation) -> Figure:
     """Counts, and the share of each row, with true labels as rows."""
-    labels = [scores.label for scores in evaluation.scores.classes]
+    labels = [_escape(scores.label) for scores in evaluation.scores.classes]
     counts = np.array(evaluation.scores.confusion_matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(18.0, max(5.2, 1.15 * len(labels) + 1.8))
@@ -68,7 +68,7 @@ def draw_label_scores(evaluation: SetEvaluation) -> Figure:
         bars = axes.barh(positions + shift, widths, height=0.24, color=colour, label=shown)
         if len(labels) <= _MAX_ANNOTATED:
             axes.bar_label(bars, fmt="{:.0%}", fontsize=7, padding=2)
-    axes.set_yticks(positions, [f"{item.label} ({item.total:,})" for item in labels])
+    axes.set_yticks(positions, [f"{_escape(item.label)} ({item.total:,})" for item in labels])
     axes.invert_yaxis()  # the first label on top, as in the tables
     axes.set_xlim(0.0, 1.08)
     axes.xaxis.set_major_formatter("{x:.0%}")
@@ -94,7 +94,7 @@ def draw_prediction_distribution(evaluation: AnyEvaluation) -> Figure:
         heights = [getattr(item, field) for item in classes]
         bars = axes.bar(positions + shift, heights, width=0.38, color=colour, label=name)
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=8, padding=2)
-    axes.set_xticks(positions, [item.label for item in classes])
+    axes.set_xticks(positions, [_escape(item.label) for item in classes])
     axes.set_ylabel("texts")
     axes.margins(y=0.18)
     axes.legend(frameon=False, ncols=2, loc="upper right")
@@ -222,6 +222,11 @@ def save_pictures(run: Path, evaluation: AnyEvaluation, history: list[StepRecord
     if history:
         figures["learning_curves.png"] = draw_learning_curves(history)
     return [save_figure(figure, folder / name) for name, figure in figures.items()]
+
+
+def _escape(label: str) -> str:
+    """Matplotlib would read what stands between two dollar signs as a formula."""
+    return label.replace("$", r"\$")
 
 
 def _clear_frame(axes: object) -> None:

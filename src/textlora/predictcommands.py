@@ -30,7 +30,13 @@ def predict(
     target: Annotated[
         Path | None, typer.Option("--output", help="File to write, format by its name; - = stdout.")
     ] = None,
-    text_column: Annotated[str, typer.Option(help="Column that holds the text.")] = "",
+    text_columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--text-column",
+            help="Column that holds the text, or a part of it; repeatable. Else as in training.",
+        ),
+    ] = None,
     keep_columns: Annotated[bool, typer.Option(help="Also write the input's columns.")] = False,
     probabilities: Annotated[bool, typer.Option(help="Add a column a label.")] = False,
     mark_truncated: Annotated[bool, typer.Option(help="Add a column Truncated.")] = False,
@@ -90,7 +96,7 @@ def predict(
         return
     assert run is not None
     options = FileOptions(
-        text_column=text_column,
+        text_columns=tuple(text_columns or ()),
         encoding=encoding,
         probabilities=probabilities,
         keep_columns=keep_columns,

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from textlora.batching import Batch, TokenizedTexts, make_batch, split_by_tokens
 from textlora.engine import Engine
-from textlora.files import drop_stale, find_cache_folder
+from textlora.files import drop_stale, find_cache_folder, flush_file, move_file
 from textlora.progress import Reporter
 from textlora.settings import Recipe
 from textlora.timetable import Timetable
@@ -160,7 +160,8 @@ def _write(
                 for index, part in zip(group, parts, strict=True):
                     rows[tokens.offsets[index] : tokens.offsets[index + 1]] = part
                 bar.advance(len(group))
-        staged.replace(path)
+        flush_file(staged)
+        move_file(staged, path)
     finally:
         staged.unlink(missing_ok=True)
 

@@ -238,7 +238,7 @@ def _read_history(run: Path) -> list[StepRecord]:
     try:
         return read_history(run)
     except OSError:
-        return []  # the figures of other data, in a folder of their own
+        return []  # deleted; the figures are still there
 
 
 def _draw_reliability(evaluation: AnyEvaluation) -> tuple[Line, ...]:
@@ -286,6 +286,8 @@ def _draw_history(history: list[StepRecord]) -> tuple[Curve, ...]:
     curves = []
     for name, lines in series:
         values = [value for *_, ys in lines for value in ys]
+        if not values:
+            continue  # not validated yet
         low = min(values) if name == "Validation score" else 0.0
         high = max(values) if max(values) > low else low + 1.0
         drawn = tuple(

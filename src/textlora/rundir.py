@@ -194,6 +194,15 @@ def refuse_sweep(folder: Path) -> None:
         raise SettingsError(f"{folder}: holds a sweep; choose another --out")
 
 
+def refuse_run(folder: Path) -> None:
+    """Keep figures on other data out of a run, whose own would be lost.
+
+    Raises:  SettingsError if it holds a classifier.
+    """
+    if (find_classifier(folder) / MANIFEST).exists():
+        raise SettingsError(f"{folder}: holds a classifier and its figures; choose another --out")
+
+
 def _write_adapter(folder: Path, trained: TrainedModel, recipe: Recipe, manifest: Manifest) -> None:
     model = trained.model
     # False: the automatic choice asks the Hub about the vocabulary, even for a local model.

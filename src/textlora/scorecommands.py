@@ -37,11 +37,14 @@ def evaluate(
     """Measure a classifier on labelled texts (default: the data of its recipe)."""
     from textlora.assessment import assess_split, save_assessments
     from textlora.predictor import Predictor
-    from textlora.rundir import RECIPE
+    from textlora.rundir import RECIPE, find_classifier, refuse_run
 
+    if out is not None:
+        refuse_run(out)
     predictor = Predictor.load(run, backend, Reporter(quiet=as_json))
     chosen = [] if slices is None else [f"data.slice_columns={json.dumps(slices)}"]
-    resolved = load_recipe(str(run / RECIPE), [*(settings or ()), *chosen], data__source=data)
+    recipe = str(find_classifier(run) / RECIPE)
+    resolved = load_recipe(recipe, [*(settings or ()), *chosen], data__source=data)
     result = assess_split(run, predictor, resolved.data, split)
     if out is not None:
         save_assessments(out, [result], history=[])
@@ -65,10 +68,10 @@ def compare(
 ) -> None:
     """Compare two classifiers on the same texts (default: the data of the first one's recipe)."""
     from textlora.comparison import compare_runs
-    from textlora.rundir import RECIPE, read_manifest
+    from textlora.rundir import RECIPE, find_classifier, read_manifest
 
     read_manifest(first)
-    resolved = load_recipe(str(first / RECIPE), settings or (), data__source=data)
+    resolved = load_recipe(str(find_classifier(first) / RECIPE), settings or (), data__source=data)
     result = compare_runs(first, second, resolved.data, split)
     if as_json:
         print_json(result)

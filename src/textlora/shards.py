@@ -12,7 +12,7 @@ from typing import Any
 
 from textlora.chunkfile import Chunk
 from textlora.errors import DataError
-from textlora.files import compute_sha256, move_file, write_json
+from textlora.files import compute_sha256, flush_file, move_file, write_json
 from textlora.rowencoder import merge_row_groups
 from textlora.tables import find_compression, find_format
 
@@ -54,8 +54,13 @@ def parse_shard(text: str) -> tuple[int, int]:
     raise DataError(f"--shard: {text!r} is no shard; write 1/4, 2/4, 3/4 or 4/4")
 
 
-def describe_shard(path: Path, chunks: list[Chunk], key: dict[str, Any], num_rows: int) -> None:
-    """Write what joining needs beside a finished shard. `num_rows` are those of the whole input."""
+def describe_shard(
+    path: Path, content: Path, chunks: list[Chunk], key: dict[str, Any], num_rows: int
+) -> None:
+    """Write what joining needs beside a shard that is to be called `path`, now in `content`.
+
+    `num_rows` are those of the whole input.
+    """
     about = {**key, "format": [find_format(path), find_compression(path)]}
     index, count = about.pop("shard")
     write_json(
@@ -63,7 +68,7 @@ def describe_shard(path: Path, chunks: list[Chunk], key: dict[str, Any], num_row
         {
             "shard": [index, count],
             "rows": num_rows,
-            "sha256": compute_sha256(path),
+            "sha256": compute_sha256(content),
             "chunks": list(map(asdict, chunks)),
             "key": about,
         },
@@ -89,6 +94,7 @@ def merge_shards(paths: list[Path], target: Path) -> Merged:
             with staged.open("wb") as stream:
                 for piece in _read_pieces(ordered):
                     stream.write(piece)
+        flush_file(staged)
         move_file(staged, target)
     except OSError as error:
         raise DataError(

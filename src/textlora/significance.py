@@ -106,6 +106,8 @@ def compute_spread(values: Sequence[float], most: float = math.inf) -> Spread:
     Student's would reach beyond.
     """
     count, mean, deviation = len(values), float(np.mean(values)), float(np.std(values, ddof=1))
+    if min(values) == max(values):
+        mean, deviation = values[0], 0.0  # not what rounding leaves of it
     half = float(t.ppf(1 - _LEVEL / 2, count - 1)) * deviation / math.sqrt(count)
     interval = Interval(max(0.0, mean - half), min(most, mean + half))
     return Spread(tuple(values), mean, deviation, interval)

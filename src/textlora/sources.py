@@ -16,7 +16,7 @@ from textlora.errors import DataError, shorten_message
 from textlora.hub import go_offline, is_hub_reachable
 from textlora.labelsets import split_labels
 from textlora.settings import DataSettings
-from textlora.tables import SUFFIXES, find_format, read_rows
+from textlora.tables import SUFFIXES, find_compression, find_format, read_rows
 
 HUB_ALIASES = {"ag_news": "fancyzhx/ag_news"}
 _SPLIT_NAMES = {
@@ -169,19 +169,26 @@ def find_files(settings: DataSettings) -> dict[str, list[Path]]:
 
 def _find_split_files(folder: Path) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {}
+    are_parts: dict[str, bool] = {}  # by split: whether all its files are numbered
     for path in sorted([*folder.iterdir(), *(folder / "data").glob("*")]):
-        name = _find_split_name(path.name)
-        if name is not None and path.suffix.lower() in (*SUFFIXES, ".gz") and path.is_file():
+        found = _find_split_file(path)
+        if found is not None and path.is_file():
+            name, is_part = found
             files.setdefault(name, []).append(path)
+            are_parts[name] = are_parts.get(name, True) and is_part
     if not files:
         raise DataError(
             f"{folder}: no split files; name them train.csv, validation.csv, test.csv "
             "(or .tsv, .jsonl, .parquet), also in a folder data/"
         )
     for name, paths in files.items():
-        if len({find_format(path) for path in paths}) > 1:
-            shown = ", ".join(path.name for path in paths)
-            raise DataError(f"{folder}: the {name} split is there twice ({shown}); keep one format")
+        formats = {find_format(path) for path in paths}
+        if len(paths) > 1 and (not are_parts[name] or len(formats) > 1):
+            shown = ", ".join(str(path.relative_to(folder)) for path in paths)
+            raise DataError(
+                f"{folder}: the {name} split is there twice ({shown}); keep one of them, or call "
+                f"parts {name}-1, {name}-2 and so on"
+            )
     return files
 
 
@@ -258,11 +265,18 @@ def _join(where: str, parts: list[RawSplit]) -> RawSplit:
     )
 
 
-def _find_split_name(name: str) -> str | None:
-    """The split of `train.csv`, `train-00000-of-00002.parquet` or `dev_1.tsv`; else None.
+def _find_split_file(path: Path) -> tuple[str, bool] | None:
+    """The split of `train.csv`, `train-00000-of-00002.parquet` or `dev_1.tsv.gz`; else None.
 
-    Not of `test_predictions.csv`: a file that happens to lie there is no data.
+    And whether it is a numbered part. Not of `test_predictions.csv`, nor `train.old.csv`: a file
+    that happens to lie there is no data.
     """
-    match = re.fullmatch(r"([a-z]+)([-_.]?\d+(-of-\d+)?)?", name.lower().split(".")[0])
+    bare = path.with_suffix("") if find_compression(path) else path
+    split = _find_split_name(bare.stem) if bare.suffix.lower() in SUFFIXES else None
+    return (split, not bare.stem.isalpha()) if split else None
+
+
+def _find_split_name(name: str) -> str | None:
+    match = re.fullmatch(r"([a-z]+)([-_.]?\d+(-of-\d+)?)?", name.lower())
     word = match[1] if match else ""
     return next((split for split, words in _SPLIT_NAMES.items() if word in words), None)

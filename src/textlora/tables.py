@@ -110,22 +110,27 @@ def read_rows(
         raise DataError(_explain_encoding(path, position.line + 1, encoding, error)) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: damaged or no gzip file ({error}); compress it again") from None
-    except (OSError, LookupError) as error:
+    except (OSError, LookupError, UnicodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); check file and encoding") from None
 
 
 def count_rows(path: Path) -> int:
     """About how many rows a file has: exact for Parquet, else its line breaks.
 
-    Raises:  DataError if it cannot be read.
+    0 for one that cannot be read: reading it says why.
+
+    Raises:  DataError for an unknown ending.
     """
     if find_format(path) == "parquet":
         try:
             return int(pq.read_metadata(path).num_rows)
         except (pa.ArrowInvalid, OSError):
-            return 0  # reading it will say why
-    with _open_raw(path) as stream:
-        return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(1 << 20), b""))
+            return 0
+    try:
+        with _open_raw(path) as stream:
+            return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(1 << 20), b""))
+    except (EOFError, zlib.error, OSError):
+        return 0
 
 
 def read_column_names(path: Path, encoding: str = "utf-8") -> list[str]:
@@ -150,6 +155,8 @@ def _open_raw(path: Path) -> Iterator[io.BufferedReader]:
     """The bytes of a file, decompressed."""
     compression = find_compression(path)
     if path == STREAM:
+        if sys.stdin is None:
+            raise OSError("standard input is closed")
         yield sys.stdin.buffer  # type: ignore[misc]
     elif compression == "zst":
         with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as stream:
@@ -275,7 +282,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
                 for values in batch.to_pylist():
                     line += 1
                     yield Row(line, values)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, OSError, UnicodeError, OverflowError) as error:
         raise DataError(
             f"{path}: not a readable Parquet file ({shorten_message(error)}); save it again"
         ) from None

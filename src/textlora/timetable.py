@@ -24,7 +24,8 @@ class Timetable:
     @property
     def evaluate_every(self) -> int:
         """Steps between two evaluations."""
-        return self.recipe.training.evaluate_every or self.steps_per_epoch
+        wanted = self.recipe.training.evaluate_every or self.steps_per_epoch
+        return min(wanted, self.total_steps)
 
     def is_evaluated(self, done: int) -> bool:
         """Whether validation follows after `done` steps."""

@@ -10,6 +10,7 @@ that fails is left behind; training goes on.
 import json
 import logging
 import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from textlora.errors import SettingsError, shorten_message
+from textlora.errors import SettingsError, TextloraError, shorten_message
 from textlora.files import remove_folder, write_json
 from textlora.history import StepRecord
 from textlora.metrics import Scores
@@ -97,9 +98,14 @@ def open_tracking(
     folder = run / TRACKING
     tracking = Tracking(folder, report)
     if names:
-        if afresh:
-            remove_folder(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            if afresh:
+                remove_folder(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TextloraError(
+                f"{folder}: cannot be written ({error.strerror or error}); make room there"
+            ) from None
         found = _read_state(folder)
         for name in names:
             tracking.attempt(name, lambda name=name: _start(tracking, name, run, recipe, found))
@@ -124,7 +130,9 @@ def _start(
     from accelerate.state import PartialState
 
     PartialState()  # Accelerate's trackers ask it which process they are in
-    state = found.get(name, {"step": 0})
+    # Of its own, because another run may have the same name.
+    identity = {"id": secrets.token_hex(4)} if name == "wandb" else {}
+    state = found.get(name, {"step": 0, **identity})
     tracker = _make(name, run, state.get("id"))
     tracker.start()
     if name == "mlflow":
@@ -157,7 +165,7 @@ def _make(name: str, run: Path, identity: str | None) -> Any:
         if "WANDB_API_KEY" not in os.environ:
             os.environ.setdefault("WANDB_MODE", "offline")  # it would ask for a key
         return tracking.WandBTracker(_PROJECT, name=run.name, dir=str(folder), resume="allow",
-                                     id=run.name)  # fmt: skip
+                                     id=identity or run.name)  # fmt: skip
     return tracking.TrackioTracker(_PROJECT, name=run.name, resume="allow")
 
 
@@ -173,6 +181,7 @@ def _flatten(recipe: Recipe) -> dict[str, Any]:
 def _read_state(folder: Path) -> dict[str, dict[str, Any]]:
     try:
         values: dict[str, dict[str, Any]] = json.loads((folder / _STATE).read_text("utf-8"))
-    except (OSError, ValueError):
+        whole = all("step" in told for told in values.values())
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
-    return values
+    return values if whole else {}

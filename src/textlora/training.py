@@ -210,6 +210,10 @@ def _validate(
 ) -> ValidationRecord:
     with learner.weights.show_counted():
         logits = compute_logits(learner.engine, learner.validation, prefix, check)
+    if not np.isfinite(logits).all():
+        raise DivergedError(
+            "training: the loss became nan on validation; lower training.learning_rate"
+        )
     return learner.task.validate(logits, learner.validation_label_ids, learner.labels)
 
 
