@@ -122,11 +122,12 @@ def plan_adapter(
             "name a layer that it has"
         )
     for matrix in wanted:
-        sides = matrix.in_features, matrix.out_features
-        if matrix.rank > min(sides):
+        # More learns nothing more, and a typing mistake would fill the memory.
+        most = 2 * min(matrix.in_features, matrix.out_features)
+        if matrix.rank > most:
             raise SettingsError(
-                f"adapter.rank: {matrix.rank} is more than {min(sides)}, the smaller side of "
-                f"{matrix.name}; lower it, there is nothing more to learn"
+                f"adapter.rank: {matrix.rank} is more than {matrix.name} can use; "
+                f"lower it to {most} at most"
             )
     base = sum(parameter.numel() for parameter in model.parameters())
     extra = sum(matrix.num_parameters for matrix in wanted) + sum(m.num_parameters for m in modules)
