@@ -187,7 +187,8 @@ def read_continued(log: Path) -> int:
     text = log.read_text("utf-8", "replace")
     if "continuing after step " in text:
         return int(text.split("continuing after step ")[1].split()[0])
-    return 0 if "step " in text else -1
+    # At the start of a line: what the plan says has the word, too.
+    return 0 if "\nstep " in f"\n{text}" else -1
 
 
 def kill_ours(kills: int, scratch: Path, model: str) -> dict[str, Any]:
