@@ -489,11 +489,13 @@ def stop_prediction(command, journal, number, stdin=None):
                 time.sleep(0.01)  # another process works; there is nothing to wait on but its file
             process.send_signal(number)
             process.wait(timeout=120)
-        except BaseException:
+        except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGABRT)  # says where it hangs
+            pytest.fail(process.stderr.read())
+        except BaseException:
+            process.kill()
             raise
-        finally:
-            err = process.stderr.read()
+        err = process.stderr.read()
     return process.returncode, err
 
 

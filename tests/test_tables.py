@@ -1,6 +1,9 @@
 import codecs
 import gzip
 import json
+import signal
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -315,3 +318,29 @@ def test_rows_are_counted_without_reading_them(tmp_path):
         path = tmp_path / f"table.{kind}"
         write(path, ["text"], [{"text": str(number)} for number in range(1000)])
         assert count_rows(path) - kind.startswith("csv") == 1000
+
+
+def test_a_signal_that_no_read_notices_still_ends_the_wait():
+    """Another thread takes it, as a moment before the read would: nothing interrupts the read."""
+    code = """
+import signal, threading, time
+from pathlib import Path
+from textlora.tables import read_rows
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+print("reading", flush=True)
+try:
+    list(read_rows(Path("-"), stream_format="txt"))
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        assert process.stdout.readline() == "reading\n"
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        assert process.stdout.read() == "stopped\n"

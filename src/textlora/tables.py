@@ -8,7 +8,9 @@ import csv
 import gzip
 import io
 import json
+import os
 import re
+import select
 import sys
 import zlib
 from collections.abc import Iterator
@@ -36,6 +38,7 @@ SUFFIXES: dict[str, Format] = {
 STREAM = Path("-")  # stdin or stdout
 _DELIMITERS = ",;\t|"
 _MAX_FIELD_CHARS = 1 << 26  # the csv module's own limit of 131,072 refuses long texts
+_WAIT_S = 0.2  # for standard input, until signals are looked at
 _UNDECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of a byte
 
 
@@ -150,14 +153,31 @@ class _Position:
     line: int = 0
 
 
+class _Stdin(io.RawIOBase):
+    """The bytes of standard input, waited for in short pieces.
+
+    A signal that comes just before a read begins does not end it: Python would answer it only when
+    somebody writes again.
+    """
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not select.select([sys.stdin], [], [], _WAIT_S)[0]:
+            pass  # between two waits Python answers signals
+        return os.readv(sys.stdin.fileno(), [buffer])
+
+
 @contextmanager
-def _open_raw(path: Path) -> Iterator[io.BufferedReader]:
+def _open_raw(path: Path) -> "Iterator[io.BufferedReader[Any]]":
     """The bytes of a file, decompressed."""
     compression = find_compression(path)
     if path == STREAM:
         if sys.stdin is None:
             raise OSError("standard input is closed")
-        yield sys.stdin.buffer  # type: ignore[misc]
+        with io.BufferedReader(_Stdin(), 1 << 20) as stream:
+            yield stream
     elif compression == "zst":
         with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as stream:
             yield io.BufferedReader(stream, 1 << 20)
