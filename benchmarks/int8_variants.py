@@ -24,10 +24,10 @@ from textlora.adapters import merge_adapter
 from textlora.batching import TokenizedTexts, make_batch, split_by_tokens, tokenize
 from textlora.cascade import find_margin
 from textlora.data import load_labelled_texts
+from textlora.loadedrun import load_run
 from textlora.openvinobackend import OpenVinoBackend, list_products
 from textlora.pipeline import fit_run
 from textlora.progress import Reporter
-from textlora.rundir import load_run
 from textlora.runtime import describe_environment, pick_device, pick_dtype
 from textlora.settings import load_recipe
 from textlora.tasks import SingleLabel

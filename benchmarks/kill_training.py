@@ -109,7 +109,7 @@ def find_whole_steps(run: Path) -> tuple[list[int], int]:
 def is_classifier_broken(run: Path) -> bool:
     """Whether something seems to be a classifier and does not load."""
     from textlora.errors import ModelError
-    from textlora.rundir import load_run
+    from textlora.loadedrun import load_run
 
     try:
         load_run(run)

@@ -103,9 +103,9 @@ def prepare(case: str, count: int, options: argparse.Namespace, scratch: Path) -
     """A classifier as a run folder and as a plain model, and the texts."""
     from textlora.adapters import merge_adapter
     from textlora.data import load_labelled_texts
+    from textlora.loadedrun import load_run
     from textlora.pipeline import fit_run
     from textlora.progress import Reporter
-    from textlora.rundir import load_run
     from textlora.settings import load_recipe
 
     encoder = {"minilm": "embedded:minilm", "mpnet-base": options.mpnet}.get(case)
@@ -369,7 +369,7 @@ def open_sorted(job: dict[str, Any], name: str) -> Answer:
 def _open_peft(job: dict[str, Any], name: str) -> Callable[..., Any]:
     import torch
 
-    from textlora.rundir import load_run
+    from textlora.loadedrun import load_run
 
     model: Any = load_run(Path(job["run"])).model.eval()
     if name.endswith("bf16"):

@@ -47,7 +47,8 @@ def measure(data: str, scratch: Path) -> dict[str, Any]:
     from predict_files import save_run
 
     from textlora.data import load_labelled_texts
-    from textlora.filepredict import FileOptions, open_input, predict_files
+    from textlora.filepredict import open_input, predict_files
+    from textlora.layout import FileOptions
     from textlora.predictor import Predictor
     from textlora.rayengine import RayEngine
     from textlora.settings import DataSettings

@@ -12,7 +12,7 @@ ARCHITECTURE = Path(__file__).parents[1] / "docs" / "architecture.md"
 # Where each heavy library may be used.
 FENCES = {
     "transformers": {"encoder", "attention", "callbacks", "heads"},
-    "peft": {"adapters", "projection", "engine", "rundir", "learner"},
+    "peft": {"adapters", "projection", "engine", "rundir", "loadedrun", "learner"},
     "datasets": {"sources"},
     "matplotlib": {"plots"},
     "sklearn": {
@@ -26,7 +26,7 @@ FENCES = {
         "audit",
     },
     "scipy": {"calibration", "significance", "leaks", "tasks"},
-    "pyarrow": {"tables", "rowencoder", "rayengine"},
+    "pyarrow": {"tables", "textstream", "rowencoder", "rayengine"},
     "typer": {
         "cli",
         "options",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import make_rows, write_csv
 
-from textlora import rundir
+from textlora import loadedrun, rundir
 from textlora.assessment import (
     assess_run,
     assess_split,
@@ -32,7 +32,7 @@ def own(tiny_run, tiny_bert, tmp_path):
     """A copy of the run whose training data can be changed."""
     run, data = tmp_path / "run", tmp_path / "data"
     shutil.copytree(tiny_run, run)
-    recipe = rundir.load_run(run).recipe
+    recipe = loadedrun.load_run(run).recipe
     shutil.copytree(recipe.data.source, data)
     return run, recipe.data.model_copy(update={"source": str(data)})
 
@@ -71,7 +71,7 @@ def test_other_data_is_compared_with_the_training_data(tiny_run, predictor, tmp_
 def test_without_the_training_data_the_kept_baselines_answer_and_a_note_says_it(own, tmp_path):
     run, _ = own
     text = (run / "recipe.toml").read_text()
-    source = rundir.load_run(run).recipe.data.source
+    source = loadedrun.load_run(run).recipe.data.source
     (run / "recipe.toml").write_text(text.replace(source, str(tmp_path / "gone")))
     manifest = json.loads((run / "manifest.json").read_text())
     manifest["files"] |= rundir.describe_files(run, ["recipe.toml"])
@@ -193,7 +193,7 @@ def test_a_temperature_changes_confidence_and_no_label(tiny_run, predictor):
 
 
 def test_what_is_assessed_is_stored_and_drawn(tiny_run, tmp_path):
-    found = assess_run(tiny_run, load_labelled_texts(rundir.load_run(tiny_run).recipe.data))
+    found = assess_run(tiny_run, load_labelled_texts(loadedrun.load_run(tiny_run).recipe.data))
     pictures = save_assessments(tmp_path, found, [])
     assert [item.split for item in read_evaluations(tmp_path)] == ["validation", "test"]
     assert all(picture.is_file() for picture in pictures)

@@ -237,7 +237,8 @@ def test_an_unknown_backend_is_refused(run):
 
 def test_a_file_is_not_continued_by_another_backend(run, tmp_path):
     from textlora.errors import Interrupted
-    from textlora.filepredict import FileOptions, predict_files
+    from textlora.filepredict import predict_files
+    from textlora.layout import FileOptions
 
     source, target = tmp_path / "in.txt", tmp_path / "out.csv"
     source.write_text("\n".join(TEXTS))

@@ -12,8 +12,8 @@ from textlora.circumstances import (
     judge_runs,
     read_circumstances,
 )
-from textlora.datacheck import DataCheck, SplitFacts
 from textlora.evaluation import read_evaluations
+from textlora.findings import DataCheck, SplitFacts
 from textlora.provenance import write_data_check
 from textlora.significance import compare_answers, compare_repeats, compute_spread
 

@@ -46,6 +46,17 @@ def test_a_review_is_never_overwritten(tmp_path):
         write_review(tmp_path / "review.csv", [], accept_above=2.0)
 
 
+def test_two_decisions_about_one_row_are_refused(tmp_path):
+    data = write_csv(tmp_path / "train.csv", ROWS)
+    text, label = ROWS[0]
+    path = tmp_path / "review.csv"
+    review(path, (text, label, "sport", "drop"), (text, label, "sport", "drop"))
+    load(data, corrections=str(path))
+    review(path, (text, label, "sport", "drop"), (text, label, "sport", "change"))
+    with pytest.raises(DataError, match=r"review\.csv:3: decides otherwise about a text"):
+        load(data, corrections=str(path))
+
+
 @pytest.mark.parametrize(("delimiter", "encoding"), [(",", "utf-8"), (";", "utf-8-sig")])
 def test_each_action_is_understood_also_as_a_spreadsheet_saves_it(tmp_path, delimiter, encoding):
     path = review(

@@ -71,6 +71,12 @@ def test_files_with_other_columns_lose_nothing(tmp_path):
     assert removed["reason"].startswith("cannot be read: 4 fields")
 
 
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+    source = write_csv(tmp_path / "rows.csv", ROWS)
+    with pytest.raises(DataError, match="cannot be written .*; name another with --fix"):
+        fix(source, source / "out")
+
+
 def test_half_a_pair_and_a_column_that_comes_later_are_written(tmp_path):
     lines = [{"text": "a \ud800 cup", "label": "sport"}, {"text": "b", "label": "x", "who": "me"}]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))

@@ -12,8 +12,9 @@ import pytest
 from conftest import make_rows
 
 from textlora.errors import DataError, SettingsError
-from textlora.filepredict import FileOptions, predict_files
+from textlora.filepredict import predict_files
 from textlora.inputs import find_inputs
+from textlora.layout import FileOptions
 from textlora.predictor import Predictor
 from textlora.progress import Reporter
 from textlora.shards import merge_shards, parse_shard
@@ -106,6 +107,12 @@ def test_the_columns_of_training_are_read_where_a_file_has_them(predictor, tmp_p
         (row,) = read_rows(tmp_path / "out.csv")
         (answer,) = predictor.predict([text])
         assert float(row.values["Confidence"]) == pytest.approx(answer.confidence, abs=1e-6)
+
+
+def test_a_column_that_the_first_row_lacks_is_kept(predictor, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"text": "goal"}\n{"text": "bank", "customer": "me"}\n')
+    predict_file(predictor, tmp_path / "in.jsonl", tmp_path / "out.csv", keep_columns=True)
+    assert [row.values["customer"] for row in read_rows(tmp_path / "out.csv")] == ["", "me"]
 
 
 def test_a_named_column_is_read(predictor, tmp_path):
@@ -302,7 +309,8 @@ def test_a_killed_command_continues_to_the_same_bytes(tiny_run, tmp_path, target
 import os, signal, sys
 from pathlib import Path
 from textlora import chunkfile, filepredict
-from textlora.filepredict import FileOptions, predict_files
+from textlora.filepredict import predict_files
+from textlora.layout import FileOptions
 from textlora.inputs import find_inputs
 from textlora.predictor import Predictor
 from textlora.progress import Reporter
@@ -415,6 +423,20 @@ def test_more_shards_than_chunks_are_joined_too(predictor, tmp_path, kind):
     merge_shards(paths, tmp_path / f"joined.{kind}")
     whole, joined = (tmp_path / f"{name}.{kind}" for name in ("whole", "joined"))
     assert whole.read_bytes() == joined.read_bytes()
+
+
+def test_shards_with_other_types_are_one_line(predictor, tmp_path):
+    rows = [{"text": "goal", "n": None}] * 4 + [{"text": "bank", "n": 7}] * 4
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    parts = []
+    for index in (1, 2):
+        parts.append(tmp_path / f"part-{index}.parquet")
+        predict_file(
+            predictor, tmp_path / "in.jsonl", parts[-1], keep_columns=True, shard=(index, 2),
+            chunk_rows=4,
+        )  # fmt: skip
+    with pytest.raises(DataError, match=r"whole\.parquet: the shards do not fit together"):
+        merge_shards(parts, tmp_path / "whole.parquet")
 
 
 def test_shards_that_do_not_make_a_whole_are_refused(predictor, tmp_path):

@@ -23,8 +23,9 @@ from textlora.data import load_labelled_texts
 from textlora.errors import Interrupted, ModelError, SettingsError
 from textlora.evaluation import SetEvaluation, read_evaluations, write_evaluations
 from textlora.explanation import explain_text
-from textlora.filepredict import FileOptions, predict_files
+from textlora.filepredict import predict_files
 from textlora.history import read_history
+from textlora.layout import FileOptions
 from textlora.pipeline import fit_run, train_run
 from textlora.predictor import Predictor
 from textlora.progress import Reporter

@@ -10,7 +10,8 @@ import pytest
 from conftest import make_rows
 
 from textlora.errors import DataError, Interrupted, SettingsError
-from textlora.filepredict import FileOptions, predict_files
+from textlora.filepredict import predict_files
+from textlora.layout import FileOptions
 from textlora.predictor import Predictor
 
 pytest.importorskip("ray", reason="needs the extra ray")

@@ -9,9 +9,9 @@ import subprocess
 import pytest
 
 from textlora.answers import read_answers
-from textlora.datacheck import DataCheck, Finding, SplitFacts
 from textlora.errors import ModelError, TextloraError
 from textlora.evaluation import read_evaluations
+from textlora.findings import DataCheck, Finding, SplitFacts
 from textlora.provenance import read_training, write_data_check
 from textlora.report import write_report
 from textlora.seeds import Repeats, write_repeats

@@ -16,10 +16,11 @@ from textlora.cli import main
 from textlora.data import load_labelled_texts
 from textlora.errors import ModelError
 from textlora.files import describe_files
+from textlora.loadedrun import load_run
 from textlora.pipeline import fit_run
 from textlora.predictor import Predictor
 from textlora.progress import Reporter
-from textlora.rundir import finish_saving, load_run, read_manifest
+from textlora.rundir import finish_saving, read_manifest
 from textlora.verify import compute_saved_logits, verify_run
 
 TEXTS = ["goal team match after the cup", "bank profit and loan", "orbit of the comet and crew"]

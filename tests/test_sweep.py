@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import pytest
@@ -316,44 +316,50 @@ def test_a_trial_that_cannot_be_trained_does_not_end_the_sweep(place, tmp_path):
     assert [trial.settings["model.name"] for trial in found.ranked] == [str(place.model)]
 
 
-def test_a_trial_that_always_ends_its_process_is_given_up(place, tmp_path):
-    """As one that the system ends for its memory: nothing is told, the next start finds it."""
+@pytest.fixture
+def claim(place, tmp_path):
+    """Open the study of a folder as a process does, and claim a trial: study and claim."""
     place.space.write_text(SPACE)
     space = load_space(str(place.space), place.recipe)
-    for _ in range(3):
+
+    @contextmanager
+    def open_and_claim():
         with open_study(tmp_path, space, "accuracy", seed=0) as study:
-            claim = study.claim(9, lambda _: Judgement(1))
-            assert claim is not None
-            assert claim.number == 0
-    with open_study(tmp_path, space, "accuracy", seed=0) as study:
-        claim = study.claim(9, lambda _: Judgement(1))
-        assert claim is not None
-        assert claim.number == 1
+            claimed = study.claim(9, lambda _: Judgement(1))
+            assert claimed is not None
+            yield study, claimed
+
+    return open_and_claim
+
+
+def test_a_trial_that_always_ends_its_process_is_given_up(claim):
+    """As one that the system ends for its memory: nothing is told, the next start finds it."""
+    for _ in range(3):
+        with claim() as (study, claimed):
+            assert claimed.number == 0
+            study.report(100, ValidationRecord(1.0, 0.5, 0.5, 0.5), 7.0)
+    with claim() as (_, claimed):
+        assert claimed.number == 0  # it had got further once
+    with claim() as (study, claimed):
+        assert claimed.number == 1
         first, second = study.list_trials()
     assert (first.outcome, first.reason) == ("failed", "ended its process 3 times")
-    assert second.outcome == "unfinished"
+    assert (first.seconds, second.outcome) == (7.0, "unfinished")
 
 
-def test_a_trial_that_gets_further_or_was_stopped_is_not_given_up(place, tmp_path):
-    place.space.write_text(SPACE)
-    space = load_space(str(place.space), place.recipe)
+def test_a_trial_that_gets_further_or_was_stopped_is_not_given_up(claim):
     for start in range(9):
-        with open_study(tmp_path, space, "accuracy", seed=0) as study:
-            claim = study.claim(9, lambda _: Judgement(1))
-            assert claim is not None
-            assert claim.number == 0
+        with claim() as (study, claimed):
+            assert claimed.number == 0
             if start % 2:
                 study.report(10 * start, ValidationRecord(1.0, 0.5, 0.5, 0.5), 1.0)
             elif start > 5:
                 study.release()
 
 
-def test_of_evaluations_with_equal_accuracy_that_of_the_lower_loss_counts(place, tmp_path):
+def test_of_evaluations_with_equal_accuracy_that_of_the_lower_loss_counts(claim):
     """As in training: its figures are those of the checkpoint that is kept."""
-    place.space.write_text(SPACE)
-    space = load_space(str(place.space), place.recipe)
-    with open_study(tmp_path, space, "accuracy", seed=0) as study:
-        assert study.claim(9, lambda _: Judgement(1)) is not None
+    with claim() as (study, _):
         for share, loss in ((200, 1.0), (400, 0.8), (600, 0.9)):
             study.report(share, ValidationRecord(loss, 0.5, 0.5, 0.5, thresholds=(0.5,)), 1.0)
         study.drop("diverged", "the loss became nan", 7.0)

@@ -154,6 +154,8 @@ def test_missing_fields_are_none(tmp_path):
 def test_a_quote_never_closed_is_refused_where_it_opens(tmp_path):
     path = save(tmp_path / "table.csv", 'label,text\nx,a\ny,"b\nx,c\ny,d\n')
     refuse(path, f"{path}:3: ", "mend the quotes")
+    path.write_text('text,label\n"never closed,a\n' + "word,b\n" * 50)
+    refuse(path, f"{path}:2: ", "it reaches to line 52")
 
 
 def test_a_text_longer_than_the_csv_module_allows_is_read(tmp_path):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from textlora.classifier import TextClassifier
     from textlora.errors import DataError, ModelError, SettingsError, TextloraError
+    from textlora.loadedrun import load_base_model
     from textlora.predictor import Prediction, Predictor, SetPrediction
-    from textlora.rundir import load_base_model
     from textlora.settings import Recipe, load_recipe
 
 __version__ = _version("textlora")
@@ -34,7 +34,7 @@ _HOMES = {
     "Prediction": "predictor",
     "SetPrediction": "predictor",
     "Recipe": "settings",
-    "load_base_model": "rundir",
+    "load_base_model": "loadedrun",
     "load_recipe": "settings",
 }
 

@@ -36,8 +36,9 @@ from textlora.files import (
     write_file,
     write_json,
 )
+from textlora.loadedrun import LoadedRun
 from textlora.openvinobackend import OpenVinoBackend
-from textlora.rundir import BACKENDS, LoadedRun
+from textlora.rundir import BACKENDS
 from textlora.settings import BackendName
 from textlora.tasks import find_task
 from textlora.torchbackend import Backend, TorchBackend

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from textlora.errors import DataError, SettingsError, UnfinishedError
 from textlora.files import append_bytes, lock_file, move_file, write_atomically
-from textlora.tables import STREAM
+from textlora.textstream import STREAM
 
 # Parts of a key whose values say nothing to a reader.
 _CHANGES = {"model": "the classifier has changed", "input": "the input has changed"}

@@ -7,8 +7,8 @@ version says nothing about its machine.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from textlora.datacheck import DataCheck
 from textlora.evaluation import BaselineScore
+from textlora.findings import DataCheck
 from textlora.metrics import Interval
 from textlora.provenance import TrainingRecord, read_data_check, read_training
 from textlora.seeds import Repeats, read_repeats

@@ -45,13 +45,23 @@ class Correction:
     new_label: str | None
 
 
-def write_review(path: Path, doubtful: Iterable[DoubtfulLabel], accept_above: float) -> None:
-    """Write the file to review; suggestions of at least that confidence are accepted already.
+def refuse_review(path: Path) -> None:
+    """Leave a review alone that somebody may have worked on.
 
-    Raises:  TextloraError if it exists, for somebody may have reviewed it, or cannot be written.
+    Raises:  TextloraError if there is one, or no folder for it.
     """
     if path.exists():
         raise TextloraError(f"{path}: exists already; name another file with --out")
+    if not path.parent.is_dir():
+        raise TextloraError(f"{path}: no such folder; make it, or name another file with --out")
+
+
+def write_review(path: Path, doubtful: Iterable[DoubtfulLabel], accept_above: float) -> None:
+    """Write the file to review; suggestions of at least that confidence are accepted already.
+
+    Raises:  TextloraError as `refuse_review`, or if it cannot be written.
+    """
+    refuse_review(path)
     stream = io.StringIO(newline="")
     writer = csv.writer(stream)
     writer.writerow(_COLUMNS)

@@ -238,7 +238,12 @@ def _correct(
                 f"{item.where}: no row of {settings.source} has this text with the label "
                 f"{item.label!r}; the data has changed since, run textlora audit again"
             )
-        decided[key] = -1 if item.new_label is None else numbers[item.new_label]
+        wanted = -1 if item.new_label is None else numbers[item.new_label]
+        if decided.setdefault(key, wanted) != wanted:
+            raise DataError(
+                f"{item.where}: decides otherwise about a text with the label {item.label!r} than "
+                "a row above it; write the same in both"
+            )
     pairs = list(zip(train.texts, train.label_ids.tolist(), strict=True))
     label_ids = np.array([decided.get(pair, pair[1]) for pair in pairs], dtype=np.int64)
     kept = np.flatnonzero(label_ids >= 0)

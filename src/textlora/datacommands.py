@@ -69,9 +69,10 @@ def audit(
 ) -> None:
     """Find training labels that are probably wrong; train --corrections uses the review."""
     from textlora.audit import embed_texts, find_doubtful_labels
-    from textlora.corrections import write_review
+    from textlora.corrections import refuse_review, write_review
     from textlora.data import load_training_rows
 
+    refuse_review(out)  # before the work
     resolved = load_recipe(recipe, settings or (), data__source=data, model__name=model)
     if resolved.data.multi_label:
         raise SettingsError(

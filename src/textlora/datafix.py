@@ -55,23 +55,28 @@ def fix_splits(settings: DataSettings, parts: dict[str, RawSplit], out: Path) ->
     removed = io.StringIO(newline="")
     log = csv.writer(removed)
     log.writerow(("file", "line", "reason", "label", "text"))
-    with stage_folder(out) as staged:
-        fixes = []
-        for name, part in parts.items():
-            doomed = _find_doomed(part, variants) if name == "train" else {}
-            for place, reason in doomed.items():
-                row = (part.files[place], part.lines[place], reason)
-                log.writerow((*row, part.labels[place], part.texts[place]))
-            labels = _unify(part, variants)
-            for fault in part.faults:
-                where, _, reason = fault.partition(": ")
-                log.writerow((*where.rsplit(":", 1), f"cannot be read: {reason}", "", ""))
-            target = staged / f"{name}.csv"
-            with target.open("w", encoding="utf-8", errors="replace", newline="") as stream:
-                fix = _write_rows(stream, files[name], labels, doomed, settings)
-            unread = {"cannot be read": len(part.faults)} if part.faults else {}
-            fixes.append(replace(fix, name=name, removed=unread | fix.removed))
-        (staged / REMOVED).write_text(removed.getvalue(), "utf-8", "replace", newline="")
+    try:
+        with stage_folder(out) as staged:
+            fixes = []
+            for name, part in parts.items():
+                doomed = _find_doomed(part, variants) if name == "train" else {}
+                for place, reason in doomed.items():
+                    row = (part.files[place], part.lines[place], reason)
+                    log.writerow((*row, part.labels[place], part.texts[place]))
+                labels = _unify(part, variants)
+                for fault in part.faults:
+                    where, _, reason = fault.partition(": ")
+                    log.writerow((*where.rsplit(":", 1), f"cannot be read: {reason}", "", ""))
+                target = staged / f"{name}.csv"
+                with target.open("w", encoding="utf-8", errors="replace", newline="") as stream:
+                    fix = _write_rows(stream, files[name], labels, doomed, settings)
+                unread = {"cannot be read": len(part.faults)} if part.faults else {}
+                fixes.append(replace(fix, name=name, removed=unread | fix.removed))
+            (staged / REMOVED).write_text(removed.getvalue(), "utf-8", "replace", newline="")
+    except OSError as error:
+        raise DataError(
+            f"{out}: cannot be written ({error.strerror or error}); name another with --fix"
+        ) from None
     return fixes
 
 

@@ -7,8 +7,8 @@ from rich.text import Text
 
 from textlora.console import make_table, print_line, shorten, show
 from textlora.corrections import DoubtfulLabel
-from textlora.datacheck import DataCheck
 from textlora.datafix import REMOVED, SplitFix
+from textlora.findings import DataCheck
 
 _MAX_ROWS = 12
 

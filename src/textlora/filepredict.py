@@ -13,44 +13,21 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from textlora import shards
-from textlora.answerrow import AnswerFormat, round_share
+from textlora.answerrow import AnswerFormat
 from textlora.chunkfile import ChunkFile, StreamFile, name_rejects, open_output
 from textlora.errors import DataError, UnfinishedError
 from textlora.files import flush_file
 from textlora.inputs import NO_TEXT, Input, InputRow
 from textlora.interrupts import StopRequest
+from textlora.layout import FileOptions, Layout
 from textlora.predictor import Answer, Predictor, Probabilities
 from textlora.progress import Reporter
 from textlora.rowencoder import RowEncoder
-from textlora.tables import STREAM, Format, find_format
-
-
-@dataclass(frozen=True)
-class FileOptions:
-    """How a file is predicted. Columns: see `Input`.
-
-    `min_confidence` leaves out labels of less, 0..1. `shard` (i, n) takes every n-th chunk,
-    beginning with the i-th, from 1. `strict` stops at the first bad row. `stream_format` is that of
-    stdin and stdout. `rejects` is where bad rows are listed, beside the output if not named.
-    """
-
-    text_columns: tuple[str, ...] = ()
-    usual_columns: tuple[str, ...] = ()  # of the classifier's training, where a file has them
-    encoding: str = "utf-8"
-    probabilities: bool = False
-    keep_columns: bool = False
-    mark_truncated: bool = False
-    csv_safe: bool = False
-    min_confidence: float = 0.0
-    shard: tuple[int, int] = (1, 1)
-    strict: bool = False
-    stream_format: Format | None = None
-    rejects: Path | None = None
-    resume: Literal["auto", "never"] = "auto"
-    chunk_rows: int = 8192  # what a crash may cost; texts are sorted by length within
+from textlora.tables import find_format
+from textlora.textstream import STREAM
 
 
 @dataclass(frozen=True)
@@ -133,7 +110,7 @@ def predict_files(
     if not chunk:
         raise DataError(f"{sources[0]}: has no rows; give a file with texts")
     answer_format = AnswerFormat(predictor.task, options.min_confidence)
-    layout = _Layout(predictor.labels, chunk, options, answer_format)
+    layout = Layout(predictor.labels, chunk, options, answer_format)
     encoder = RowEncoder(
         target, layout.columns, stream_format=options.stream_format, csv_safe=options.csv_safe
     )
@@ -171,59 +148,6 @@ def predict_files(
         if isinstance(out, ChunkFile):
             _finish(out, encoder, target, rows, options, key)
     return _summarize(out, resumed, time.perf_counter() - begin, target, options)
-
-
-class _Layout:
-    """Which columns the output has, and the rows for them."""
-
-    def __init__(
-        self,
-        labels: tuple[str, ...],
-        first: list[InputRow],
-        options: FileOptions,
-        answer_format: AnswerFormat,
-    ) -> None:
-        self._options, self._format = options, answer_format
-        self._shares = [f"P({label})" for label in labels] if options.probabilities else []
-        own = answer_format.columns | ({"Truncated": bool} if options.mark_truncated else {})
-        own |= dict.fromkeys(self._shares, float)
-        self._ids: dict[Path, str] = {}  # the column of each source that has its own
-        self._kept: dict[str, str] = {}  # of the input -> of the output
-        if options.keep_columns:
-            names = next((list(item.row.values) for item in first if not item.row.fault), [])
-            self._kept = {name: f"input_{name}" if name in own else name for name in names}
-            if len(set(self._kept.values())) < len(self._kept):
-                clash = next(name for name in self._kept if f"input_{name}" in self._kept)
-                raise DataError(
-                    f"input: has columns {clash!r} and 'input_{clash}'; rename the second, the "
-                    "first is to be called so"
-                )
-        self.columns: dict[str, type | None] = dict.fromkeys(self._kept.values()) | own
-
-    def look(self, chunk: list[InputRow]) -> None:
-        """Learn which column holds the ID, also from rows that another process has answered."""
-        for item in chunk:
-            if item.source not in self._ids and item.row.values:
-                names = (name for name in ("ID", "id", "Id") if name in item.row.values)
-                self._ids[item.source] = next(names, "")
-
-    def format(
-        self, chunk: list[InputRow], answers: list[Answer | None]
-    ) -> Iterator[dict[str, Any]]:
-        """A row of the output for each of the chunk."""
-        for item, answer in zip(chunk, answers, strict=True):
-            values = item.row.values
-            found: dict[str, Any] = {new: values.get(old) for old, new in self._kept.items()}
-            own = self._ids.get(item.source, "")
-            # A row that cannot be read has no ID of its own, and none of another row.
-            found["ID"] = values.get(own) if own else item.number
-            found |= self._format.fill(answer)
-            if self._options.mark_truncated:
-                found["Truncated"] = answer and answer.truncated
-            shares = answer.probabilities.values() if answer else [None] * len(self._shares)
-            for name, value in zip(self._shares, shares, strict=False):
-                found[name] = value and round_share(value)
-            yield found
 
 
 class _Answers:

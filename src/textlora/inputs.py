@@ -15,7 +15,8 @@ from typing import Any
 from textlora.cleaning import clean_text
 from textlora.columns import find_text_columns
 from textlora.errors import DataError
-from textlora.tables import STREAM, SUFFIXES, Format, Row, count_rows, read_rows
+from textlora.tables import SUFFIXES, Format, Row, count_rows, read_rows
+from textlora.textstream import STREAM
 
 NO_TEXT = "no text"
 _FINGERPRINT_BYTES = 1 << 20

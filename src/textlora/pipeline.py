@@ -18,10 +18,10 @@ from textlora.checkpoints import TrainingState
 from textlora.circumstances import format_seconds
 from textlora.cost import Texts, estimate_cost
 from textlora.data import LabelledTexts
-from textlora.datacheck import DataCheck
 from textlora.errors import TextloraError, UnfinishedError
 from textlora.evaluation import AnyEvaluation
 from textlora.files import lock_folder
+from textlora.findings import DataCheck
 from textlora.history import ValidationRecord, read_history
 from textlora.learner import Learner, prepare_learner
 from textlora.progress import Reporter

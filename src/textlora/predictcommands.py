@@ -75,8 +75,9 @@ def predict(
 ) -> None:
     """Classify every text of files; without --input, a few example texts."""
     from textlora import shards
-    from textlora.filepredict import FileOptions, predict_files
+    from textlora.filepredict import predict_files
     from textlora.inputs import find_inputs
+    from textlora.layout import FileOptions
     from textlora.predictor import Predictor
 
     if run is None and not merge:

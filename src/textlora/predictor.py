@@ -14,8 +14,8 @@ import numpy.typing as npt
 from textlora.backends import open_backend
 from textlora.batching import tokenize
 from textlora.cleaning import clean_text
+from textlora.loadedrun import LoadedRun, load_run
 from textlora.progress import Reporter
-from textlora.rundir import LoadedRun, load_run
 from textlora.settings import BackendName, Recipe
 from textlora.tasks import MultiLabel, find_task
 from textlora.torchbackend import Check, go_on

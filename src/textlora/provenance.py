@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from textlora.datacheck import DataCheck
 from textlora.errors import ModelError, shorten_message
 from textlora.files import write_json
+from textlora.findings import DataCheck
 from textlora.rundir import DATA_CHECK, TRAINING
 from textlora.runtime import Environment
 

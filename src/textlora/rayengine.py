@@ -23,10 +23,11 @@ import pyarrow as pa
 
 from textlora import shards
 from textlora.errors import SettingsError, UnfinishedError, shorten_message
-from textlora.filepredict import FileOptions, open_input
+from textlora.filepredict import open_input
+from textlora.layout import FileOptions
 from textlora.predictor import Predictor, Probabilities
 from textlora.settings import BackendName
-from textlora.tables import STREAM
+from textlora.textstream import STREAM
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report its use over the network
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of a change

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from textlora.data import LabelledTexts
-from textlora.datacheck import DataCheck
 from textlora.errors import SettingsError, TextloraError
 from textlora.evaluation import AnyEvaluation
 from textlora.files import MANIFEST, stage_folder, write_atomically, write_file
+from textlora.findings import DataCheck
 from textlora.history import ValidationRecord
 from textlora.pipeline import train_run
 from textlora.prefix import share_prefixes

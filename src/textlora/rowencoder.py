@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from textlora.errors import DataError, shorten_message
-from textlora.tables import Format, find_compression, find_format
+from textlora.tables import Format, find_format
+from textlora.textstream import find_compression
 
 _ARROW_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 # A spreadsheet takes a cell that begins so for a formula. The apostrophe is among them, so that

@@ -1,4 +1,4 @@
-"""The run folder: the one owner of its file names. Save, verify, load a trained classifier.
+"""The run folder: the one owner of its file names. Save a trained classifier.
 
     RUN/  recipe.toml      the resolved settings        labels.json      label names in order
           adapter/         PEFT format, tokenizer, model card
@@ -15,7 +15,6 @@ beside the older one and then moved to its place, so that a crash leaves the one
 safetensors and JSON are written and read.
 """
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Callable
@@ -24,20 +23,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import save
 from torch import Tensor
 
-from textlora import encoder, encoderfiles
-from textlora.adapters import find_wrapped_modules, wrap_model
 from textlora.encoderfiles import EncoderFiles
-from textlora.errors import ModelError, SettingsError, shorten_message
+from textlora.errors import ModelError, SettingsError
 from textlora.files import (
     MANIFEST,
     describe_files,
-    find_damage,
-    find_pickle,
     format_json,
     remove_folder,
     stage_folder,
@@ -45,7 +39,7 @@ from textlora.files import (
     write_file,
 )
 from textlora.modelcard import format_card
-from textlora.settings import ModelSettings, Recipe, format_recipe, load_recipe
+from textlora.settings import Recipe, format_recipe
 
 FORMAT_VERSION = 1
 VERSION = version("textlora")
@@ -55,7 +49,7 @@ BACKENDS, BASELINE, PREDICTIONS = "backends", "baseline", "predictions"
 TRACKING, SEEDS = "tracking", "seeds.json"
 DATA_CHECK, TRAINING = "datacheck.json", "training.json"
 SWEEP = "sweep.toml"  # in the folder of a sweep, which is none of a run
-_WEIGHTS = "adapter_model.safetensors"
+WEIGHTS = "adapter_model.safetensors"
 _NEXT = ".next"  # a whole classifier that is being moved to its place
 
 
@@ -98,31 +92,6 @@ class TrainedModel:
     tokenizer: Any
     labels: tuple[str, ...]
     files: EncoderFiles
-
-
-@dataclass(frozen=True)
-class LoadedRun:
-    """A trained classifier in memory, in float32 and not merged."""
-
-    folder: Path
-    recipe: Recipe
-    labels: tuple[str, ...]
-    manifest: Manifest
-    model: PeftModel
-    tokenizer: Any
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of what the answers follow from: classifier, encoder, number format."""
-        facts = [
-            self.manifest.files,
-            self.manifest.base.weights_sha256,
-            self.recipe.training.precision,
-            self.manifest.temperature,
-        ]
-        if self.manifest.thresholds:
-            facts.append(self.manifest.thresholds)
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def save_classifier(
@@ -221,7 +190,7 @@ def _write_adapter(folder: Path, trained: TrainedModel, recipe: Recipe, manifest
         trained.tokenizer.save_pretrained(scratch)
         for path in Path(scratch).iterdir():
             write_file(folder / path.name, path.read_bytes())
-    write_file(folder / _WEIGHTS, save({key: value.contiguous() for key, value in state.items()}))
+    write_file(folder / WEIGHTS, save({key: value.contiguous() for key, value in state.items()}))
     card = format_card(
         trained.files.hub_name, trained.labels, recipe, manifest.temperature, manifest.thresholds
     )
@@ -266,107 +235,3 @@ def read_manifest(run: Path) -> Manifest:
         return Manifest(**{**values, "base": base, "thresholds": thresholds})
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: damaged ({error}); copy the run again or retrain") from None
-
-
-def load_run(run: Path) -> LoadedRun:
-    """Load a classifier, after checking every file of it and the encoder it was trained on.
-
-    Raises:  ModelError naming the file that is missing or changed, or what does not fit.
-    """
-    manifest = read_manifest(run)
-    inside = find_classifier(run)
-    try:
-        damage = find_damage(inside, manifest.files)
-        pickled = find_pickle(inside) or find_pickle(inside / ADAPTER)
-    except (OSError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{inside}: damaged ({error!r:.100}); retrain") from None
-    if damage:
-        raise ModelError(f"{run}: {damage}; copy the run again or retrain")
-    if pickled:
-        raise ModelError(
-            f"{run}: holds {pickled}, a format that can run code when it is read and that "
-            "textlora never writes; delete it"
-        )
-    try:
-        recipe = load_recipe(str(inside / RECIPE))
-        labels = tuple(json.loads((inside / LABELS).read_text("utf-8")))
-    except (SettingsError, ValueError) as error:
-        raise ModelError(f"{run}: {error}") from None
-    files = _locate_base(run, manifest.base, recipe.model)
-    _refuse_code(inside / ADAPTER)
-    tokenizer = encoder.load_tokenizer(inside / ADAPTER, str(run / ADAPTER))
-    problem_type = recipe.data.problem_type
-    loaded = encoder.load_encoder(files, labels, head=recipe.model.head, problem_type=problem_type)
-    embeddings: Any = loaded.model.get_input_embeddings()  # type: ignore[operator]
-    vocabulary = embeddings.num_embeddings
-    if len(tokenizer) > vocabulary:
-        raise ModelError(
-            f"{run}: its tokenizer has {len(tokenizer)} tokens, the encoder {vocabulary}; "
-            "the run and the encoder do not belong together"
-        )
-    model = _load_adapter(inside / ADAPTER, loaded.model, loaded.new_parameters)
-    return LoadedRun(run, recipe, labels, manifest, model.eval(), tokenizer)
-
-
-def load_base_model(run: str | Path) -> Any:
-    """The encoder of a run with an untrained head of the right shape, for PEFT's own loader.
-
-        PeftModel.from_pretrained(textlora.load_base_model(RUN), f"{RUN}/adapter")
-
-    A run with the model's own head needs no more than transformers' AutoModel for this; a linear
-    head (`model.head`) is textlora's.
-
-    Raises:  ModelError as `load_run`.
-    """
-    loaded = load_run(Path(run))
-    return loaded.model.unload()
-
-
-def _locate_base(run: Path, base: BaseModel, settings: ModelSettings) -> EncoderFiles:
-    name = settings.name
-    embedded = base.name == encoderfiles.EMBEDDED
-    if not embedded and not Path(name).is_dir() and Path(base.folder).is_dir():
-        name = base.folder  # started from another working folder, or cached from the Hub
-    files = encoderfiles.locate_encoder(settings.model_copy(update={"name": name}))
-    found = encoderfiles.compute_weights_fingerprint(files.folder)
-    if found != base.weights_sha256:
-        raise ModelError(
-            f"{run}: was trained on other weights of {base.name!r} (SHA-256 "
-            f"{base.weights_sha256[:12]}..., found {found[:12]}... in {files.folder}); "
-            "put the original encoder there"
-        )
-    return files
-
-
-def _refuse_code(folder: Path) -> None:
-    for path in sorted(folder.glob("*.json")):
-        try:
-            values = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise ModelError(f"{path}: damaged ({error}); retrain") from None
-        if isinstance(values, dict) and (values.get("auto_map") or values.get("auto_mapping")):
-            raise ModelError(
-                f"{path}: names code to run (auto_map), and textlora writes none; do not trust "
-                "this run, get it again from where it was trained"
-            )
-
-
-def _load_adapter(folder: Path, model: Any, new_parameters: tuple[str, ...]) -> PeftModel:
-    try:
-        config = LoraConfig.from_pretrained(str(folder), local_files_only=True)
-        state = load_file(folder / _WEIGHTS)
-        config.base_model_name_or_path = None  # known by fingerprint; PEFT compares names
-        wrapped = wrap_model(model, config)
-        result = set_peft_model_state_dict(wrapped, state)
-    except KeyError as error:  # PEFT looks up each module that is trained whole
-        raise ModelError(f"{folder}: weights of {error} are missing; retrain") from None
-    except (SafetensorError, RuntimeError, ValueError, TypeError, OSError) as error:
-        reason = shorten_message(error)
-        raise ModelError(f"{folder}: does not fit the encoder ({reason}); retrain") from None
-    saved = {f"{name}." for name in find_wrapped_modules(wrapped)}
-    lost = [name for name in new_parameters if not any(name.startswith(s) for s in saved)]
-    missing = [key for key in result.missing_keys if "lora_" in key or "modules_to_save" in key]
-    if lost or missing or result.unexpected_keys:
-        name = (lost or missing or result.unexpected_keys)[0]
-        raise ModelError(f"{folder}: weights of {name} are missing or left over; retrain")
-    return wrapped

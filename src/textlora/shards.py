@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from textlora.chunkfile import Chunk
-from textlora.errors import DataError
+from textlora.errors import DataError, shorten_message
 from textlora.files import compute_sha256, flush_file, move_file, write_json
 from textlora.rowencoder import merge_row_groups
-from textlora.tables import find_compression, find_format
+from textlora.tables import find_format
+from textlora.textstream import find_compression
 
 HEADER = -1  # the number of the chunk that stands before the rows
 
@@ -99,6 +100,11 @@ def merge_shards(paths: list[Path], target: Path) -> Merged:
     except OSError as error:
         raise DataError(
             f"{target}: cannot be written ({error.strerror or error}); free some space"
+        ) from None
+    except ValueError as error:  # a kept column with other types in another shard
+        raise DataError(
+            f"{target}: the shards do not fit together ({shorten_message(error)}); write them as "
+            ".csv or .jsonl, or without --keep-columns"
         ) from None
     finally:
         staged.unlink(missing_ok=True)

@@ -16,7 +16,8 @@ from textlora.errors import DataError, shorten_message
 from textlora.hub import go_offline, is_hub_reachable
 from textlora.labelsets import split_labels
 from textlora.settings import DataSettings
-from textlora.tables import SUFFIXES, find_compression, find_format, read_rows
+from textlora.tables import SUFFIXES, find_format, read_rows
+from textlora.textstream import find_compression
 
 HUB_ALIASES = {"ag_news": "fancyzhx/ag_news"}
 _SPLIT_NAMES = {

@@ -8,10 +8,8 @@ A trial belongs to the process that claimed it. When that one is gone, another t
 under its number and with its settings; nobody waits for a time to run out.
 """
 
-import json
 import secrets
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from textlora.errors import SettingsError, TextloraError, UnfinishedError, shorten_message
-from textlora.files import lock_file, lock_folder
+from textlora.errors import SettingsError, UnfinishedError, shorten_message
+from textlora.files import lock_file
 from textlora.history import ValidationRecord
 from textlora.judgement import Judgement
 from textlora.settings import Metric
+from textlora.sharing import hold_folder, is_alive
 from textlora.space import Choices, Range, Space
-from textlora.trials import TRAINED, Outcome, Trial
+from textlora.trials import TRAINED, Outcome, Trial, find_twin, list_untried
 
 try:
     import optuna
@@ -40,8 +39,6 @@ WHOLE = 1_000  # a whole run, in the thousandths that evaluations are told by
 _NAME = "textlora"
 _FIGURES = ("loss", "accuracy", "f1_weighted", "f1_macro")  # of validation, kept for each trial
 _WORKER = ".worker-"
-_WAIT_S = 0.05  # between two looks at a lock that is held for tenths of a second
-_LONGEST_WAIT_S = 120.0  # for it; a claim that counts a hundred large encoders takes a minute
 _SQLITE_WAIT_S = 120.0  # for a writer that a busy machine has stopped in the middle
 _MAX_REFUSED = 100  # in a row, before a claim is given up
 _MAX_STARTS = 3  # of a trial whose process always ends without an evaluation, as for lack of memory
@@ -96,7 +93,8 @@ class Study:
                 if self._is_stuck():
                     self.drop("failed", f"ended its process {_MAX_STARTS} times")
                     continue
-                if self._all is not None and (twin := self._find_twin(settings)) is not None:
+                twin = find_twin(self.list_trials(), settings, self._trial.number)
+                if self._all is not None and twin is not None:
                     self.drop("repeated", f"has the settings of trial {twin}")
                     self._enqueue_untried(self._all)
                     continue
@@ -136,11 +134,12 @@ class Study:
         self._trial.set_user_attr("seconds", seconds)
         self._study.tell(self._trial, value)
 
-    def drop(self, outcome: Outcome, reason: str, seconds: float = 0.0) -> None:
+    def drop(self, outcome: Outcome, reason: str, seconds: float | None = None) -> None:
         """Tell that the claimed trial ends before its time, and why."""
         self._trial.set_user_attr("outcome", outcome)
         self._trial.set_user_attr("reason", reason)
-        self._trial.set_user_attr("seconds", seconds)
+        if seconds is not None:
+            self._trial.set_user_attr("seconds", seconds)
         # What has failed or was tried before says nothing about where to look.
         silent = outcome in ("failed", "repeated")
         self._study.tell(self._trial, state=TrialState.FAIL if silent else TrialState.PRUNED)
@@ -167,7 +166,7 @@ class Study:
         trained = sum(self._convert(item).outcome in TRAINED for item in stored)
         if trained + len(running) - len(left) >= num_trials:
             return False
-        if self._all is not None and not left and not self._list_untried(self._all):
+        if self._all is not None and not left and not list_untried(self.list_trials(), self._all):
             return False
         begun = sum(item.state != TrialState.WAITING for item in stored)
         self._study.sampler = self._make_sampler(left[0].number if left else begun)
@@ -198,22 +197,9 @@ class Study:
         self._trial.set_user_attr("starts", starts)
         return starts > _MAX_STARTS
 
-    def _find_twin(self, settings: dict[str, Any]) -> int | None:
-        """The number of an earlier trial with these settings."""
-        return next((t.number for t in self._list_tried() if t.settings == settings), None)
-
-    def _list_tried(self) -> list[Trial]:
-        """Trials with settings of their own, without the one that was taken."""
-        own = None if self._trial is None else self._trial.number
-        return [t for t in self.list_trials() if t.number != own and t.outcome != "repeated"]
-
-    def _list_untried(self, everything: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        tried = {json.dumps(trial.settings, default=str) for trial in self._list_tried()}
-        return [item for item in everything if json.dumps(item, default=str) not in tried]
-
     def _enqueue_untried(self, everything: list[dict[str, Any]]) -> None:
         """The sampler circles around what is good: the next trial is one of the others."""
-        if untried := self._list_untried(everything):
+        if untried := list_untried(self.list_trials(), everything):
             random = np.random.default_rng([self._seed, self._trial.number])
             self._enqueue(untried[random.integers(len(untried))])
 
@@ -225,7 +211,7 @@ class Study:
 
     def _is_owned(self, stored: FrozenTrial) -> bool:
         worker = stored.user_attrs.get("worker")
-        return worker is not None and _is_alive(self._folder / worker)
+        return worker is not None and is_alive(self._folder / worker)
 
     def _find(self, number: int) -> FrozenTrial:
         return self._study.get_trials(deepcopy=False)[number]
@@ -266,7 +252,7 @@ def open_study(folder: Path, space: Space, metric: Metric, seed: int) -> Iterato
         with ExitStack() as held:
             with hold_folder(folder):
                 for path in folder.glob(f"{_WORKER}*"):
-                    _is_alive(path)  # clears away what the dead have left
+                    is_alive(path)  # clears away what the dead have left
                 held.enter_context(lock_file(folder / worker, passing=True))
                 study = Study(folder, space, metric, seed, worker)
             yield study
@@ -278,39 +264,6 @@ def open_study(folder: Path, space: Space, metric: Metric, seed: int) -> Iterato
             f"{folder}: cannot be read or written ({reason}); make room and run the same "
             "command again, or choose another --out"
         ) from None
-
-
-@contextmanager
-def hold_folder(folder: Path) -> Iterator[None]:
-    """Be the only process that claims or writes in the folder; waits for the others.
-
-    Raises:  TextloraError if one of them does not let go.
-    """
-    begin = time.monotonic()
-    with ExitStack() as held:
-        while True:
-            try:
-                held.enter_context(lock_folder(folder))
-                break
-            except BlockingIOError as error:
-                if time.monotonic() - begin > _LONGEST_WAIT_S:
-                    raise TextloraError(
-                        f"{folder}: process {error} has held it for {_LONGEST_WAIT_S:.0f} s; "
-                        "wait for it, or choose another --out"
-                    ) from None
-                time.sleep(_WAIT_S)
-        yield
-
-
-def _is_alive(lock: Path) -> bool:
-    """Whether the process of a lock lives; the lock of a dead one is deleted."""
-    if not lock.exists():
-        return False
-    try:
-        with lock_file(lock, passing=True):
-            return False
-    except BlockingIOError:
-        return True
 
 
 def _open(path: Path, metric: Metric) -> Any:

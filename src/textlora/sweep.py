@@ -28,8 +28,9 @@ from textlora.plots import draw_pareto, save_figure
 from textlora.prefix import share_prefixes
 from textlora.progress import Reporter, Tracker
 from textlora.settings import Metric, Recipe
+from textlora.sharing import hold_folder
 from textlora.space import Space, change_recipe
-from textlora.study import WHOLE, Claim, Study, hold_folder, open_study
+from textlora.study import WHOLE, Claim, Study, open_study
 from textlora.sweepfolder import (
     BEST,
     PICTURE,

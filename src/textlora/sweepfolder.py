@@ -21,8 +21,9 @@ from textlora.errors import SettingsError, TextloraError
 from textlora.files import MANIFEST, write_atomically
 from textlora.rundir import CHECKPOINTS, SWEEP
 from textlora.settings import Recipe, format_recipe
+from textlora.sharing import hold_folder
 from textlora.space import Space
-from textlora.study import STUDY, hold_folder
+from textlora.study import STUDY
 from textlora.trials import Trial, format_table
 
 BEST, TABLE, PICTURE = "best.toml", "trials.csv", "pareto.png"

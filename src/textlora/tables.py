@@ -6,15 +6,10 @@ says: the texts `NA`, `null` and `None` are texts.
 
 import csv
 import gzip
-import io
 import json
-import os
 import re
-import select
-import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,9 +19,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from textlora.errors import DataError, shorten_message
+from textlora.textstream import (
+    STREAM,
+    explain_encoding,
+    find_compression,
+    find_undecoded,
+    open_raw,
+    open_text,
+)
 
 Format = Literal["csv", "tsv", "jsonl", "parquet", "txt"]
-Compression = Literal["", "gz", "zst"]
 SUFFIXES: dict[str, Format] = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -35,11 +37,8 @@ SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
     ".txt": "txt",
 }
-STREAM = Path("-")  # stdin or stdout
 _DELIMITERS = ",;\t|"
 _MAX_FIELD_CHARS = 1 << 26  # the csv module's own limit of 131,072 refuses long texts
-_WAIT_S = 0.2  # for standard input, until signals are looked at
-_UNDECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of a byte
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,6 @@ class Row:
     line: int
     values: dict[str, Any]
     fault: str = ""
-
-
-def find_compression(path: Path) -> Compression:
-    """How a file is compressed, as its name says."""
-    suffix = path.suffix.lower()
-    return "gz" if suffix == ".gz" else "zst" if suffix == ".zst" else ""
 
 
 def find_format(path: Path, stream_format: Format | None = None) -> Format:
@@ -104,13 +97,13 @@ def read_rows(
     readers = {"csv": _read_csv, "tsv": _read_csv, "jsonl": _read_jsonl, "txt": _read_txt}
     position = _Position()
     try:
-        with _open_text(path, encoding, tolerant) as stream:
+        with open_text(path, encoding, tolerant) as stream:
             for row in readers[kind](path, stream, position):
                 if row.fault and not tolerant:
                     raise DataError(f"{path}:{row.line}: {row.fault}")
                 yield row
     except UnicodeDecodeError as error:
-        raise DataError(_explain_encoding(path, position.line + 1, encoding, error)) from None
+        raise DataError(explain_encoding(path, position.line + 1, encoding, error)) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: damaged or no gzip file ({error}); compress it again") from None
     except (OSError, LookupError, UnicodeError) as error:
@@ -130,7 +123,7 @@ def count_rows(path: Path) -> int:
         except (pa.ArrowInvalid, OSError):
             return 0
     try:
-        with _open_raw(path) as stream:
+        with open_raw(path) as stream:
             return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(1 << 20), b""))
     except (EOFError, zlib.error, OSError):
         return 0
@@ -151,71 +144,6 @@ class _Position:
     """The last line that was read whole, for messages about the next one."""
 
     line: int = 0
-
-
-class _Stdin(io.RawIOBase):
-    """The bytes of standard input, waited for in short pieces.
-
-    A signal that comes just before a read begins does not end it: Python would answer it only when
-    somebody writes again.
-    """
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not select.select([sys.stdin], [], [], _WAIT_S)[0]:
-            pass  # between two waits Python answers signals
-        return os.readv(sys.stdin.fileno(), [buffer])
-
-
-@contextmanager
-def _open_raw(path: Path) -> "Iterator[io.BufferedReader[Any]]":
-    """The bytes of a file, decompressed."""
-    compression = find_compression(path)
-    if path == STREAM:
-        if sys.stdin is None:
-            raise OSError("standard input is closed")
-        with io.BufferedReader(_Stdin(), 1 << 20) as stream:
-            yield stream
-    elif compression == "zst":
-        with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as stream:
-            yield io.BufferedReader(stream, 1 << 20)
-    else:
-        opener: Any = gzip.open if compression else open
-        with opener(path, "rb") as stream:
-            yield stream
-
-
-@contextmanager
-def _open_text(path: Path, encoding: str, tolerant: bool) -> Iterator[IO[str]]:
-    codec = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
-    with _open_raw(path) as raw:
-        start = raw.peek(1024)[:1024]
-        marked = start[:2] in (b"\xff\xfe", b"\xfe\xff")  # decoding will fail and say so
-        if codec == "utf-8-sig" and b"\0" in start and not marked:
-            guess = "utf-16-le"
-            raise DataError(
-                f"{path}: has zero bytes, so it is not {encoding} but perhaps UTF-16; save it as "
-                f"UTF-8 or name its encoding (train: --set data.encoding={guess}, "
-                f"predict: --encoding {guess})"
-            )
-        # A file that is wholly in another encoding is told, not taken for bad rows.
-        errors = "surrogateescape" if tolerant and not marked else "strict"
-        stream = io.TextIOWrapper(raw, encoding=codec, errors=errors, newline="")
-        try:
-            yield stream
-        finally:
-            stream.detach()
-
-
-def _find_undecoded(text: str) -> str:
-    """The fault of a text with bytes that are no text in the file's encoding; empty if none."""
-    found = None if text.isascii() else _UNDECODED.search(text)
-    if found is None:
-        return ""
-    byte = ord(found.group()) - 0xDC00
-    return f"byte 0x{byte:02x} is not of the file's encoding; name another with --encoding"
 
 
 def _read_csv(path: Path, stream: IO[str], position: _Position) -> Iterator[Row]:
@@ -239,14 +167,16 @@ def _read_csv(path: Path, stream: IO[str], position: _Position) -> Iterator[Row]
         except StopIteration:
             return
         except csv.Error as error:
-            fault = f"cannot be read ({error}); mend the quotes there"
+            last = skipped + reader.line_num
+            reach = f", it reaches to line {last}" if last > position.line + 1 else ""
+            fault = f"cannot be read ({error}){reach}; mend the quotes there"
         line, position.line = position.line + 1, skipped + reader.line_num
         if len(fields) > len(columns):
             fault = (
                 f"{len(fields)} fields, but the header has {len(columns)}; "
                 f"quote texts that contain {delimiter!r}"
             )
-        fault = fault or next(filter(None, map(_find_undecoded, fields)), "")
+        fault = fault or next(filter(None, map(find_undecoded, fields)), "")
         padded = fields + [None] * (len(columns) - len(fields))
         if fields or fault:  # not a blank line
             yield Row(line, {} if fault else dict(zip(columns, padded, strict=True)), fault)
@@ -275,7 +205,7 @@ def _read_jsonl(_path: Path, stream: IO[str], position: _Position) -> Iterator[R
         position.line = line
         if not text.strip():
             continue
-        fault, values = _find_undecoded(text), None
+        fault, values = find_undecoded(text), None
         if not fault:
             try:
                 values = json.loads(text)
@@ -290,7 +220,7 @@ def _read_jsonl(_path: Path, stream: IO[str], position: _Position) -> Iterator[R
 def _read_txt(_path: Path, stream: IO[str], position: _Position) -> Iterator[Row]:
     for line, text in enumerate(stream, start=1):
         position.line = line
-        fault = _find_undecoded(text)
+        fault = find_undecoded(text)
         yield Row(line, {} if fault else {"text": text.rstrip("\r\n")}, fault)
 
 
@@ -306,18 +236,3 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         raise DataError(
             f"{path}: not a readable Parquet file ({shorten_message(error)}); save it again"
         ) from None
-
-
-def _explain_encoding(path: Path, line: int, encoding: str, error: UnicodeDecodeError) -> str:
-    start = b""
-    if path != STREAM:
-        with _open_raw(path) as stream:
-            start = stream.peek(2)[:2]
-    guess = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "latin-1"
-    # Buffered decoding fails ahead of the line being read, so the line is "at or after".
-    byte = error.object[error.start]
-    return (
-        f"{path}: at or after line {line}: not {encoding} (byte 0x{byte:02x}); save it as UTF-8 or "
-        f"name its encoding, such as {guess} (train: --set data.encoding={guess}, "
-        f"predict: --encoding {guess})"
-    )

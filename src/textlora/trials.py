@@ -109,6 +109,20 @@ def rank_trials(trials: Sequence[Trial], *, smaller_is_better: bool) -> list[Tri
     )
 
 
+def find_twin(trials: Sequence[Trial], settings: dict[str, Any], own: int) -> int | None:
+    """The number of another trial than `own` with these settings; None if it is the first."""
+    others = (t for t in trials if t.number != own and t.outcome != "repeated")
+    return next((trial.number for trial in others if trial.settings == settings), None)
+
+
+def list_untried(
+    trials: Sequence[Trial], everything: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Of all that a space combines, what no trial has."""
+    tried = {json.dumps(trial.settings, default=str) for trial in trials}
+    return [settings for settings in everything if json.dumps(settings, default=str) not in tried]
+
+
 def find_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
     """Indices of the Pareto front, cheapest first.
 

@@ -17,7 +17,7 @@ from textlora.adapters import cast_frozen, find_wrapped_modules
 from textlora.batching import tokenize
 from textlora.engine import Engine
 from textlora.errors import ModelError, TextloraError
-from textlora.rundir import load_run
+from textlora.loadedrun import load_run
 from textlora.runtime import pick_device, pick_dtype
 from textlora.torchbackend import compute_logits
 

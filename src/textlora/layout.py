@@ -1,0 +1,91 @@
+"""Which columns a file of predictions has, and the rows for them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from textlora.answerrow import AnswerFormat, round_share
+from textlora.errors import DataError
+from textlora.inputs import InputRow
+from textlora.predictor import Answer
+from textlora.tables import Format
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """How a file is predicted. Columns: see `Input`.
+
+    `min_confidence` leaves out labels of less, 0..1. `shard` (i, n) takes every n-th chunk,
+    beginning with the i-th, from 1. `strict` stops at the first bad row. `stream_format` is that of
+    stdin and stdout. `rejects` is where bad rows are listed, beside the output if not named.
+    """
+
+    text_columns: tuple[str, ...] = ()
+    usual_columns: tuple[str, ...] = ()  # of the classifier's training, where a file has them
+    encoding: str = "utf-8"
+    probabilities: bool = False
+    keep_columns: bool = False
+    mark_truncated: bool = False
+    csv_safe: bool = False
+    min_confidence: float = 0.0
+    shard: tuple[int, int] = (1, 1)
+    strict: bool = False
+    stream_format: Format | None = None
+    rejects: Path | None = None
+    resume: Literal["auto", "never"] = "auto"
+    chunk_rows: int = 8192  # what a crash may cost; texts are sorted by length within
+
+
+class Layout:
+    """Which columns the output has, and the rows for them."""
+
+    def __init__(
+        self,
+        labels: tuple[str, ...],
+        first: list[InputRow],
+        options: FileOptions,
+        answer_format: AnswerFormat,
+    ) -> None:
+        self._options, self._format = options, answer_format
+        self._shares = [f"P({label})" for label in labels] if options.probabilities else []
+        own = answer_format.columns | ({"Truncated": bool} if options.mark_truncated else {})
+        own |= dict.fromkeys(self._shares, float)
+        self._ids: dict[Path, str] = {}  # the column of each source that has its own
+        self._kept: dict[str, str] = {}  # of the input -> of the output
+        if options.keep_columns:
+            # Of all these rows: in JSON lines the first one may lack some.
+            names = list(dict.fromkeys(name for item in first for name in item.row.values))
+            self._kept = {name: f"input_{name}" if name in own else name for name in names}
+            if len(set(self._kept.values())) < len(self._kept):
+                clash = next(name for name in self._kept if f"input_{name}" in self._kept)
+                raise DataError(
+                    f"input: has columns {clash!r} and 'input_{clash}'; rename the second, the "
+                    "first is to be called so"
+                )
+        self.columns: dict[str, type | None] = dict.fromkeys(self._kept.values()) | own
+
+    def look(self, chunk: list[InputRow]) -> None:
+        """Learn which column holds the ID, also from rows that another process has answered."""
+        for item in chunk:
+            if item.source not in self._ids and item.row.values:
+                names = (name for name in ("ID", "id", "Id") if name in item.row.values)
+                self._ids[item.source] = next(names, "")
+
+    def format(
+        self, chunk: list[InputRow], answers: list[Answer | None]
+    ) -> Iterator[dict[str, Any]]:
+        """A row of the output for each of the chunk."""
+        for item, answer in zip(chunk, answers, strict=True):
+            values = item.row.values
+            found: dict[str, Any] = {new: values.get(old) for old, new in self._kept.items()}
+            own = self._ids.get(item.source, "")
+            # A row that cannot be read has no ID of its own, and none of another row.
+            found["ID"] = values.get(own) if own else item.number
+            found |= self._format.fill(answer)
+            if self._options.mark_truncated:
+                found["Truncated"] = answer and answer.truncated
+            shares = answer.probabilities.values() if answer else [None] * len(self._shares)
+            for name, value in zip(self._shares, shares, strict=False):
+                found[name] = value and round_share(value)
+            yield found
