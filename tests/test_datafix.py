@@ -71,6 +71,14 @@ def test_files_with_other_columns_lose_nothing(tmp_path):
     assert removed["reason"].startswith("cannot be read: 4 fields")
 
 
+def test_rows_whose_text_is_no_string_shift_no_label(tmp_path):
+    rows = ['{"text": 7, "label": "x"}', '{"label": "y"}', '{"text": "a cup", "label": "z"}']
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    (done,) = fix(tmp_path / "rows.jsonl", tmp_path / "out")
+    assert read(tmp_path / "out" / "train.csv") == [{"label": "z", "text": "a cup"}]
+    assert done.removed == {"cannot be read": 1, "empty text": 1}
+
+
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     source = write_csv(tmp_path / "rows.csv", ROWS)
     with pytest.raises(DataError, match="cannot be written .*; name another with --fix"):

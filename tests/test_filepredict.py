@@ -115,6 +115,42 @@ def test_a_column_that_the_first_row_lacks_is_kept(predictor, tmp_path):
     assert [row.values["customer"] for row in read_rows(tmp_path / "out.csv")] == ["", "me"]
 
 
+def test_columns_of_later_rows_are_kept_in_json_lines_and_told_of_in_tables(predictor, tmp_path):
+    rows = ['{"text": "goal"}', '{"text": "cup"}', '{"text": "bank", "customer": "me", "ID": 7}']
+    (tmp_path / "in.jsonl").write_text("\n".join(rows))
+    options = {"keep_columns": True, "chunk_rows": 2}
+    summary = predict_file(predictor, tmp_path / "in.jsonl", tmp_path / "out.jsonl", **options)
+    found = [row.values.get("customer") for row in read_rows(tmp_path / "out.jsonl")]
+    assert (found, summary.left_out, summary.explain()) == ([None, None, "me"], [], [])
+    summary = predict_file(predictor, tmp_path / "in.jsonl", tmp_path / "out.csv", **options)
+    assert summary.left_out == ["ID", "customer"]
+    assert "columns ID, customer come only in later rows" in "".join(summary.explain())
+
+
+def test_the_first_rows_may_lack_a_text(predictor, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"id": 1}\nno JSON\n{"text": "bank", "id": 3}\n')
+    summary = predict_file(predictor, tmp_path / "in.jsonl", tmp_path / "out.csv")
+    assert (summary.rows, summary.empty, summary.unreadable) == (3, 1, 1)
+    assert [row.values["ID"] for row in read_rows(tmp_path / "out.csv")] == ["1", "", "3"]
+
+
+def test_a_text_of_which_the_repair_leaves_nothing_is_none(predictor, tmp_path):
+    data = predictor.recipe.data.model_copy(update={"repair_entities": True})
+    repairing = copy.copy(predictor)
+    repairing.recipe = predictor.recipe.model_copy(update={"data": data})
+    source = write_input(tmp_path / "in.csv", ["<br> &nbsp;", "goal"])
+    for used, empty in ((predictor, 0), (repairing, 1)):
+        summary = predict_file(used, source, tmp_path / "out.csv")
+        assert (summary.rows, summary.empty) == (2, empty)
+
+
+def test_text_output_is_a_line_a_row_whatever_is_kept(predictor, tmp_path):
+    source = write_input(tmp_path / "in.csv", ["goal\r\ncup\tmatch", "bank"])
+    predict_file(predictor, source, tmp_path / "out.txt", keep_columns=True)
+    lines = (tmp_path / "out.txt").read_text().splitlines()
+    assert [line.split("\t")[:2] for line in lines] == [["goal cup match", "0"], ["bank", "1"]]
+
+
 def test_a_named_column_is_read(predictor, tmp_path):
     first, second = "bank profit market", "goal cup match"
     (tmp_path / "in.csv").write_text(f"text,note\n{first},{second}\n")

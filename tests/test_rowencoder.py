@@ -94,6 +94,15 @@ def test_later_pieces_keep_the_types_of_earlier_ones(tmp_path):
     assert pq.read_schema(path).field("a").type == pa.string()
 
 
+@pytest.mark.parametrize("kind", ["csv", "tsv", "txt"])
+def test_lists_and_objects_are_json_in_a_table(kind, tmp_path):
+    cells = [["a", "é"], {"b": None}]
+    rows = [{"cell": cell} for cell in cells]
+    write(tmp_path / f"a.{kind}", {"cell": None}, rows)
+    found = [list(row.values.values())[0] for row in read_rows(tmp_path / f"a.{kind}")]
+    assert list(map(json.loads, found)) == cells
+
+
 @pytest.mark.parametrize("kind", ["csv", "tsv"])
 def test_formulas_are_made_harmless_and_come_back(kind, tmp_path):
     cells = ["=1+1", "+49", "-x", "@a", "\ttab", "\rreturn", "'quoted", "plain", "", "a=b", "''"]

@@ -313,6 +313,30 @@ def test_a_json_label_that_is_no_name_or_number_is_refused(label, tmp_path):
     refuse(path, f"{path}:1: no label", "label this row")
 
 
+@pytest.mark.parametrize("text", ["7", '["a"]', '{"a": 1}', "true"])
+def test_a_text_that_is_no_string_is_refused_with_its_line(text, tmp_path):
+    rows = ['{"text": "a", "label": "x"}', f'{{"text": {text}, "label": "y"}}']
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    refuse(tmp_path / "a.jsonl", "a.jsonl:2: the text is ", "not a string; check data.text_columns")
+    values = DataSettings(source=str(tmp_path / "a.jsonl"))
+    part = read_splits(values, tolerant=True)["train"]
+    assert (part.texts, part.labels, len(part.faults)) == (["a"], ["x"], 1)
+
+
+def test_texts_that_are_no_strings_are_refused_in_parquet_folders_too(tmp_path):
+    pq.write_table(pa.table({"text": [7, None], "label": ["x", "y"]}), tmp_path / "train.parquet")
+    refuse(tmp_path, "train:1: the text is 7, not a string")
+    part = read_splits(DataSettings(source=str(tmp_path)), tolerant=True)["train"]
+    assert (part.texts, part.labels, part.lines, len(part.faults)) == ([""], ["y"], [2], 1)
+
+
+def test_the_first_row_may_lack_columns(tmp_path):
+    rows = ['{"label": "x"}', '{"text": "a", "label": "y", "who": "me"}']
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    part = read(tmp_path / "a.jsonl", slice_columns=("who",))["train"]
+    assert (part.texts, part.slices) == (["", "a"], {"who": ["(empty)", "me"]})
+
+
 def test_a_row_cut_short_has_no_label_and_is_refused(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("text,label\na,x\nb\n")

@@ -66,6 +66,12 @@ def test_a_run_shorter_than_its_evaluations_has_a_history(make_learner):
     assert [s for s in range(1, 73) if table.is_evaluated(s)] == [72]
 
 
+def test_a_share_of_an_epoch_is_no_step_longer_than_it_says(make_learner):
+    """0.07 times 100 is 7.000000000000001."""
+    assert Timetable(make_learner("training.epochs=0.07").recipe, 100).total_steps == 7
+    assert Timetable(make_learner("training.epochs=0.071").recipe, 100).total_steps == 8
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_same_seed_gives_the_same_bits(make_learner, tmp_path, precision):
     changes = (f"training.precision={precision}", "training.epochs=1", "dropout.backbone=0.1")

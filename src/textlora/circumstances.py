@@ -64,7 +64,7 @@ def read_circumstances(run: Path, split: str) -> Circumstances:
     balance = () if check is None else _count_labels(check)
     found = {} if repeats is None else repeats.splits.get(split, {})
     spreads = {
-        name: item if name == "loss" else replace(item, interval=clip_shares(item.interval))
+        name: item if name == "loss" else replace(item, interval=_clip_shares(item.interval))
         for name, item in found.items()
     }
     spread = spreads.get("accuracy")
@@ -103,14 +103,13 @@ def judge_baseline(baseline: BaselineScore, spreads: dict[str, Spread]) -> str:
     spread = spreads.get("accuracy")
     if spread is None or baseline.comparison.verdict != "better":
         return baseline.verdict
-    interval = clip_shares(spread.interval)
-    if interval.low > baseline.accuracy:
+    if spread.interval.low > baseline.accuracy:
         return baseline.verdict
-    low, high = 100 * interval.low, 100 * interval.high
+    low, high = 100 * spread.interval.low, 100 * spread.interval.high
     return f"{_NO_DIFFERENCE}: the mean over seeds lies between {low:.1f} and {high:.1f} %"
 
 
-def clip_shares(interval: Interval) -> Interval:
+def _clip_shares(interval: Interval) -> Interval:
     """An interval of shares within 0..1; Student's t, of two or three seeds, knows no bounds."""
     return Interval(max(0.0, interval.low), min(1.0, interval.high))
 

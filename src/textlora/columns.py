@@ -145,6 +145,12 @@ def _name_label(label: Any, names: tuple[str, ...]) -> str:
     return names[int(text)] if 0 <= int(text) < len(names) else ""
 
 
+def find_text_fault(values: Iterable[Any]) -> str:
+    """What is wrong with the text columns of a row, if anything; an empty cell is none."""
+    wrong = (value for value in values if not isinstance(value, str | None))
+    return next((f"the text is {value!r:.40}, not a string" for value in wrong), "")
+
+
 def join_texts(values: Iterable[Any]) -> str:
     """The text columns of a row as one text, a line each."""
     return "\n".join("" if value is None else str(value) for value in values)

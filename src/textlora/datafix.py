@@ -16,14 +16,15 @@ from typing import IO, Any
 import ftfy
 
 from textlora.cleaning import clean_text
-from textlora.columns import clean_label, find_columns, join_texts
+from textlora.columns import clean_label, find_columns, find_text_fault, join_texts
 from textlora.datacheck import find_variants, has_markup, is_misread
 from textlora.errors import DataError
 from textlora.files import stage_folder
 from textlora.labelsets import join_labels, list_elements
 from textlora.settings import DataSettings
-from textlora.sources import RawSplit, find_files
-from textlora.tables import read_rows
+from textlora.sources import RawSplit
+from textlora.splitfiles import find_files
+from textlora.tables import peek_columns, read_rows
 
 REMOVED = "removed.csv"
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -169,12 +170,14 @@ def _read_values(
     """Rows with the columns of their text and label, called in all files as in the first."""
     first: _Columns | None = None
     for path in files:
-        own: _Columns | None = None
-        for row in read_rows(path, settings.encoding, tolerant=True):
-            if row.fault:
+        names, rows = peek_columns(read_rows(path, settings.encoding, tolerant=True))
+        if not names:
+            continue
+        own = find_columns(names, str(path), settings)
+        first = first or own
+        for row in rows:
+            if row.fault or find_text_fault(row.values.get(column) for column in own[0]):
                 continue
-            own = own or find_columns(list(row.values), str(path), settings)
-            first = first or own
             yield _rename(row.values, own, first), first
 
 

@@ -36,8 +36,8 @@ class FileSummary:
 
     `empty` rows have no text and `unreadable` ones cannot be read: both have no label, and are
     listed in `rejects`. `unsure` rows have a label below the confidence asked for, which was left
-    out. `resumed` rows were
-    answered by an earlier process; the rate is that of the others.
+    out. `resumed` rows were answered by an earlier process; the rate is that of the others.
+    `left_out` has columns that were to be kept and come only after the first rows of a table.
     """
 
     rows: int
@@ -49,6 +49,7 @@ class FileSummary:
     seconds: float
     rows_per_second: float
     rejects: str | None
+    left_out: list[str]
 
     def explain(self) -> list[str]:
         """What a user should know, a line each."""
@@ -63,6 +64,8 @@ class FileSummary:
             f"{self.unsure:,} rows have a label below --min-confidence, which is left out": (
                 self.unsure
             ),
+            f"columns {', '.join(self.left_out)} come only in later rows and are left out "
+            "(an output .jsonl keeps them)": len(self.left_out),
         }
         return [note for note, count in notes.items() if count]
 
@@ -78,6 +81,7 @@ def open_input(sources: list[Path], options: FileOptions) -> Input:
         options.encoding,
         text_columns=options.text_columns,
         usual_columns=options.usual_columns,
+        repair_entities=options.repair_entities,
         stream_format=options.stream_format,
         strict=options.strict,
         chunk_rows=options.chunk_rows,
@@ -103,14 +107,18 @@ def predict_files(
     SettingsError if an unfinished output was begun with other settings; Interrupted when stopped.
     """
     options, report = options or FileOptions(), report or Reporter(quiet=True)
-    options = replace(options, usual_columns=predictor.recipe.data.text_columns)
+    trained = predictor.recipe.data
+    options = replace(
+        options, usual_columns=trained.text_columns, repair_entities=trained.repair_entities
+    )
     _check_places(sources, target, options)
     rows = open_input(sources, options)
     chunk = rows.read_chunk()
     if not chunk:
         raise DataError(f"{sources[0]}: has no rows; give a file with texts")
     answer_format = AnswerFormat(predictor.task, options.min_confidence)
-    layout = Layout(predictor.labels, chunk, options, answer_format)
+    is_open = find_format(target, options.stream_format) == "jsonl"
+    layout = Layout(predictor.labels, chunk, options, answer_format, is_open)
     encoder = RowEncoder(
         target, layout.columns, stream_format=options.stream_format, csv_safe=options.csv_safe
     )
@@ -147,7 +155,7 @@ def predict_files(
                 stop.check()
         if isinstance(out, ChunkFile):
             _finish(out, encoder, target, rows, options, key)
-    return _summarize(out, resumed, time.perf_counter() - begin, target, options)
+    return _summarize(out, resumed, time.perf_counter() - begin, target, options, layout)
 
 
 class _Answers:
@@ -279,7 +287,12 @@ def _finish(
 
 
 def _summarize(
-    out: ChunkFile | StreamFile, resumed: int, seconds: float, target: Path, options: FileOptions
+    out: ChunkFile | StreamFile,
+    resumed: int,
+    seconds: float,
+    target: Path,
+    options: FileOptions,
+    layout: Layout,
 ) -> FileSummary:
     counts = out.counts
     bad = counts["empty"] + counts["unreadable"]
@@ -290,4 +303,5 @@ def _summarize(
         seconds=round(seconds, 3),
         rows_per_second=round((counts["rows"] - resumed) / seconds, 2),
         rejects=str(rejects) if bad and rejects else None,
+        left_out=sorted(layout.late),
     )

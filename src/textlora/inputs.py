@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from textlora.cleaning import clean_text
-from textlora.columns import find_text_columns
+from textlora.columns import find_text_columns, find_text_fault, join_texts
 from textlora.errors import DataError
-from textlora.tables import SUFFIXES, Format, Row, count_rows, read_rows
+from textlora.tables import SUFFIXES, Format, Row, count_rows, peek_columns, read_rows
 from textlora.textstream import STREAM
 
 NO_TEXT = "no text"
@@ -37,7 +37,8 @@ class Input:
     """All rows of some files; `num_rows` counts those that were read.
 
     Their text is in `text_columns`; where none is named in `usual_columns`, if a file has all of
-    them, else in those with the usual names.
+    them, else in those with the usual names. With `repair_entities` a text of which the repair
+    leaves nothing is none.
 
     Raises:  DataError, while reading, for a file that cannot be read or has no such column; where
     `strict`, also for the first row with a fault.
@@ -50,13 +51,14 @@ class Input:
         *,
         text_columns: tuple[str, ...] = (),
         usual_columns: tuple[str, ...] = (),
+        repair_entities: bool = False,
         stream_format: Format | None = None,
         strict: bool = False,
         chunk_rows: int = 8192,
     ) -> None:
         self.sources, self.num_rows = sources, 0
         self._encoding, self._stream_format, self._strict = encoding, stream_format, strict
-        self._chunk_rows = chunk_rows
+        self._chunk_rows, self._repair_entities = chunk_rows, repair_entities
         self._wanted, self._usual = text_columns, usual_columns
         self._rows = self._read()
 
@@ -74,19 +76,28 @@ class Input:
 
     def _read(self) -> Iterator[InputRow]:
         for source in self.sources:
-            columns: tuple[str, ...] | None = None
-            for row in read_rows(
-                source, self._encoding, tolerant=True, stream_format=self._stream_format
-            ):
-                if columns is None and not row.fault:
-                    names = list(row.values)
-                    wanted = self._wanted or (self._usual if {*self._usual} <= {*names} else ())
-                    columns = find_text_columns(names, str(source), wanted)
-                text, fault = ("", row.fault) if row.fault else _read_text(row, columns or ())
+            names, rows = peek_columns(
+                read_rows(source, self._encoding, tolerant=True, stream_format=self._stream_format)
+            )
+            wanted = self._wanted or (self._usual if {*self._usual} <= {*names} else ())
+            # Without a name no row of the file can be read, and each says why.
+            columns = find_text_columns(names, str(source), wanted) if names else ()
+            for row in rows:
+                text, fault = ("", row.fault) if row.fault else self._read_text(row, columns)
                 if fault and self._strict:
                     raise DataError(f"{source}:{row.line}: {fault}")
                 self.num_rows += 1
                 yield InputRow(self.num_rows - 1, source, row, text, fault)
+
+    def _read_text(self, row: Row, columns: tuple[str, ...]) -> tuple[str, str]:
+        """The text of a row, or what is wrong with it."""
+        values = [row.values.get(column) for column in columns]
+        if fault := find_text_fault(values):
+            return "", f"{fault}; check --text-column"
+        joined = join_texts(values)
+        text = clean_text(joined)
+        left = clean_text(joined, repair_entities=True) if self._repair_entities else text
+        return text, "" if left else NO_TEXT
 
 
 def find_inputs(names: list[str]) -> list[Path]:
@@ -111,16 +122,6 @@ def find_inputs(names: list[str]) -> list[Path]:
                 raise DataError(f"{name}: no file has such a name; check the pattern")
             found += matches
     return found
-
-
-def _read_text(row: Row, columns: tuple[str, ...]) -> tuple[str, str]:
-    """The text of a row, or what is wrong with it."""
-    values = [row.values.get(column) for column in columns]
-    for value in values:
-        if value is not None and not isinstance(value, str):
-            return "", f"the text is {value!r:.40}, not a string; check --text-column"
-    text = clean_text("\n".join(value or "" for value in values))
-    return text, "" if text else NO_TEXT
 
 
 def _fingerprint(path: Path) -> list[Any]:

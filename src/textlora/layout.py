@@ -23,6 +23,7 @@ class FileOptions:
 
     text_columns: tuple[str, ...] = ()
     usual_columns: tuple[str, ...] = ()  # of the classifier's training, where a file has them
+    repair_entities: bool = False  # as in training
     encoding: str = "utf-8"
     probabilities: bool = False
     keep_columns: bool = False
@@ -38,7 +39,11 @@ class FileOptions:
 
 
 class Layout:
-    """Which columns the output has, and the rows for them."""
+    """Which columns the output has, and the rows for them.
+
+    A table's columns are those of the first rows; `late` has what later ones have besides. Where
+    each row names its own (`is_open`), those are kept too.
+    """
 
     def __init__(
         self,
@@ -46,31 +51,40 @@ class Layout:
         first: list[InputRow],
         options: FileOptions,
         answer_format: AnswerFormat,
+        is_open: bool = False,
     ) -> None:
-        self._options, self._format = options, answer_format
+        self._options, self._format, self._is_open = options, answer_format, is_open
+        self.late: set[str] = set()
         self._shares = [f"P({label})" for label in labels] if options.probabilities else []
         own = answer_format.columns | ({"Truncated": bool} if options.mark_truncated else {})
-        own |= dict.fromkeys(self._shares, float)
+        self._own = own | dict.fromkeys(self._shares, float)
         self._ids: dict[Path, str] = {}  # the column of each source that has its own
         self._kept: dict[str, str] = {}  # of the input -> of the output
         if options.keep_columns:
-            # Of all these rows: in JSON lines the first one may lack some.
-            names = list(dict.fromkeys(name for item in first for name in item.row.values))
-            self._kept = {name: f"input_{name}" if name in own else name for name in names}
-            if len(set(self._kept.values())) < len(self._kept):
-                clash = next(name for name in self._kept if f"input_{name}" in self._kept)
-                raise DataError(
-                    f"input: has columns {clash!r} and 'input_{clash}'; rename the second, the "
-                    "first is to be called so"
-                )
-        self.columns: dict[str, type | None] = dict.fromkeys(self._kept.values()) | own
+            self._keep(first)
+        self.columns: dict[str, type | None] = dict.fromkeys(self._kept.values()) | self._own
 
     def look(self, chunk: list[InputRow]) -> None:
-        """Learn which column holds the ID, also from rows that another process has answered."""
+        """Learn the columns, also of rows that another process has answered."""
+        if self._options.keep_columns and self._is_open:
+            self._keep(chunk)
+        elif self._options.keep_columns:
+            self.late.update(*(item.row.values.keys() - self._kept.keys() for item in chunk))
         for item in chunk:
             if item.source not in self._ids and item.row.values:
                 names = (name for name in ("ID", "id", "Id") if name in item.row.values)
                 self._ids[item.source] = next(names, "")
+
+    def _keep(self, chunk: list[InputRow]) -> None:
+        """Keep the columns of all these rows: in JSON lines the first one may lack some."""
+        for name in dict.fromkeys(name for item in chunk for name in item.row.values):
+            self._kept[name] = f"input_{name}" if name in self._own else name
+        if len(set(self._kept.values())) < len(self._kept):
+            clash = next(name for name in self._kept if f"input_{name}" in self._kept)
+            raise DataError(
+                f"input: has columns {clash!r} and 'input_{clash}'; rename the second, the "
+                "first is to be called so"
+            )
 
     def format(
         self, chunk: list[InputRow], answers: list[Answer | None]

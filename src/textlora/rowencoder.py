@@ -8,6 +8,7 @@ import csv
 import gzip
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from textlora.tables import Format, find_format
 from textlora.textstream import find_compression
 
 _ARROW_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+_BREAKS = re.compile(r"[\t\r\n]+")  # a text file is a line a row, a tab between columns
 # A spreadsheet takes a cell that begins so for a formula. The apostrophe is among them, so that
 # taking one away from each cell that begins with one gives back what was written.
 _FORMULA_STARTS = tuple("=+-@\t\r'")
@@ -70,11 +72,11 @@ class RowEncoder:
             text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
         elif self._kind == "txt":
             text = "".join(
-                "\t".join("" if row[c] is None else str(row[c]) for c in self._columns) + "\n"
+                "\t".join(_BREAKS.sub(" ", str(_format_cell(row[c]))) for c in self._columns) + "\n"
                 for row in rows
             )
         else:
-            text = self._format_table([row[c] for c in self._columns] for row in rows)
+            text = self._format_table([_format_cell(row[c]) for c in self._columns] for row in rows)
         return self._compress(text)
 
     def join(self, pieces: Iterable[bytes], target: Path) -> None:
@@ -129,6 +131,13 @@ class RowEncoder:
             found = _ARROW_TYPES[kind] if kind else pa.array([row[name] for row in first]).type
             fields.append((name, pa.string() if pa.types.is_null(found) else found))
         return pa.schema(fields)
+
+
+def _format_cell(value: Any) -> Any:
+    """A value as a table has it: lists and objects as JSON, which other programs read too."""
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return "" if value is None else value
 
 
 def merge_row_groups(sources: list[Path], places: list[tuple[int, int]], target: Path) -> None:

@@ -4,27 +4,28 @@ A source is `ag_news` or `hub:owner/name[@revision]` (through the `datasets` lib
 one file a split (`train.csv`, `data/train-00000.parquet`, ...), one file, or `embedded:headlines`.
 """
 
-import re
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from textlora.columns import find_columns, find_slice_columns, join_texts, name_labels, name_value
+from textlora.columns import (
+    find_columns,
+    find_slice_columns,
+    find_text_fault,
+    join_texts,
+    name_labels,
+    name_value,
+)
 from textlora.errors import DataError, shorten_message
 from textlora.hub import go_offline, is_hub_reachable
 from textlora.labelsets import split_labels
 from textlora.settings import DataSettings
-from textlora.tables import SUFFIXES, find_format, read_rows
-from textlora.textstream import find_compression
+from textlora.splitfiles import SPLIT_NAMES, find_split_files, find_split_name
+from textlora.tables import SUFFIXES, find_format, peek_columns, read_rows
 
 HUB_ALIASES = {"ag_news": "fancyzhx/ag_news"}
-_SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing"),
-}
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class RawSplit:
 
 
 def read_splits(
-    settings: DataSettings, *, tolerant: bool = False, only: Collection[str] = tuple(_SPLIT_NAMES)
+    settings: DataSettings, *, tolerant: bool = False, only: Collection[str] = tuple(SPLIT_NAMES)
 ) -> dict[str, RawSplit]:
     """All splits of the source, under the names train, validation and test; or some of them.
 
@@ -102,7 +103,7 @@ def _read_hub(
             f"hub:{repository}: cannot be loaded from the Hugging Face Hub ({reason}); check name "
             "and network, or give a folder or file with --data (embedded:headlines needs neither)"
         ) from None
-    wanted = {key: part for key, part in loaded.items() if _find_split_name(key) in only}
+    wanted = {key: part for key, part in loaded.items() if find_split_name(key) in only}
     return _convert_dataset(wanted, f"hub:{repository}", settings, tolerant)
 
 
@@ -116,81 +117,60 @@ def _import_datasets() -> Any:
 def _convert_dataset(
     loaded: Any, where: str, settings: DataSettings, tolerant: bool
 ) -> dict[str, RawSplit]:
-    parts = {}
-    for key, dataset in loaded.items():
-        name = _find_split_name(key)
-        if name is None:
-            continue
-        text_columns, label_column = find_columns(dataset.column_names, f"{where} {key}", settings)
-        feature = dataset.features[label_column]
-        feature = getattr(feature, "feature", feature)  # of the elements, where it is a list
-        names = getattr(feature, "names", None) or settings.label_names
-        rows = (dataset[column] for column in (*text_columns, label_column))
-        *texts, labels = (list(column) for column in rows)
-        if all(label == -1 for label in labels):
-            continue  # how the Hub marks a split whose labels are kept secret
-        joined = [join_texts(row) for row in zip(*texts, strict=True)]
-        lines = list(range(1, len(labels) + 1))
-        place = f"{where} {key}"
-        converted = name_labels(place, lines, labels, tuple(names), settings, tolerant)
-        part = RawSplit(
-            place, joined, converted, [place] * len(lines), lines, tuple(names),
-            separator=settings.label_separator if settings.multi_label else "",
-        )  # fmt: skip
-        kept = find_slice_columns(dataset.column_names, settings)
-        slices = {column: [*map(name_value, dataset[column])] for column in kept}
-        parts[name] = replace(part, slices=slices)
-    return parts
+    named = {find_split_name(key): (f"{where} {key}", part) for key, part in loaded.items()}
+    parts = {
+        name: _convert_split(dataset, place, settings, tolerant)
+        for name, (place, dataset) in named.items()
+        if name is not None
+    }
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+def _convert_split(
+    dataset: Any, where: str, settings: DataSettings, tolerant: bool
+) -> RawSplit | None:
+    """One split of a data set; None for one whose labels are kept secret."""
+    text_columns, label_column = find_columns(dataset.column_names, where, settings)
+    feature = dataset.features[label_column]
+    feature = getattr(feature, "feature", feature)  # of the elements, where it is a list
+    names = tuple(getattr(feature, "names", None) or settings.label_names)
+    texts = list(zip(*(dataset[column] for column in text_columns), strict=True))
+    found = {line: find_text_fault(values) for line, values in enumerate(texts, start=1)}
+    faults = [f"{where}:{line}: {fault}" for line, fault in found.items() if fault]
+    lines = [line for line, fault in found.items() if not fault]
+    if faults:
+        if not tolerant:
+            raise DataError(f"{faults[0]}; check data.text_columns")
+        dataset = dataset.select([line - 1 for line in lines])
+    labels = list(dataset[label_column])
+    if all(label == -1 for label in labels):
+        return None  # how the Hub marks a split whose labels are kept secret
+    return RawSplit(
+        where,
+        [join_texts(texts[line - 1]) for line in lines],
+        name_labels(where, lines, labels, names, settings, tolerant),
+        [where] * len(lines),
+        lines,
+        names,
+        {
+            column: [*map(name_value, dataset[column])]
+            for column in find_slice_columns(dataset.column_names, settings)
+        },
+        faults,
+        settings.label_separator if settings.multi_label else "",
+    )
 
 
 def _read_folder(
     folder: Path, settings: DataSettings, tolerant: bool, only: Collection[str]
 ) -> dict[str, RawSplit]:
-    files = {name: paths for name, paths in _find_split_files(folder).items() if name in only}
+    files = {name: paths for name, paths in find_split_files(folder).items() if name in only}
     if all(find_format(path) == "parquet" for paths in files.values() for path in paths):
         return _read_parquet_files(folder, files, settings, tolerant)
     return {
         name: _join(f"{folder} {name}", [_read_file(path, settings, tolerant) for path in paths])
         for name, paths in files.items()
     }
-
-
-def find_files(settings: DataSettings) -> dict[str, list[Path]]:
-    """The files that hold each split.
-
-    Raises:  DataError for data that lies in no file of the user's, and as `read_splits`.
-    """
-    path = Path(settings.source).expanduser()
-    if path.is_dir():
-        return _find_split_files(path)
-    if path.is_file():
-        return {"train": [path]}
-    raise DataError(f"{settings.source}: is no file or folder; download it first")
-
-
-def _find_split_files(folder: Path) -> dict[str, list[Path]]:
-    files: dict[str, list[Path]] = {}
-    are_parts: dict[str, bool] = {}  # by split: whether all its files are numbered
-    for path in sorted([*folder.iterdir(), *(folder / "data").glob("*")]):
-        found = _find_split_file(path)
-        if found is not None and path.is_file():
-            name, is_part = found
-            files.setdefault(name, []).append(path)
-            are_parts[name] = are_parts.get(name, True) and is_part
-    if not files:
-        raise DataError(
-            f"{folder}: no split files; name them train.csv, validation.csv, test.csv "
-            "(or .tsv, .jsonl, .parquet), also in a folder data/"
-        )
-    for name, paths in files.items():
-        formats = {find_format(path) for path in paths}
-        if len(paths) > 1 and (not are_parts[name] or len(formats) > 1):
-            shown = ", ".join(str(path.relative_to(folder)) for path in paths)
-            raise DataError(
-                f"{folder}: the {name} split is there twice ({shown}); keep one of them, or call "
-                f"parts {name}-1, {name}-2 and so on"
-            )
-    return files
 
 
 def _read_parquet_files(
@@ -222,19 +202,23 @@ def _read_file(path: Path, settings: DataSettings, tolerant: bool) -> RawSplit:
     labels: list[Any] = []
     lines: list[int] = []
     slices: dict[str, list[str]] = {}
-    columns: tuple[tuple[str, ...], str] | None = None
+    text_columns: tuple[str, ...] = ()
+    label_column = ""
     faults: list[str] = []
-    for row in read_rows(path, settings.encoding, tolerant=tolerant):
-        if row.fault:
-            faults.append(f"{path}:{row.line}: {row.fault}")
+    names, rows = peek_columns(read_rows(path, settings.encoding, tolerant=tolerant))
+    if names:
+        text_columns, label_column = find_columns(names, str(path), settings)
+        slices = {column: [] for column in find_slice_columns(names, settings)}
+    for row in rows:
+        values = [row.values.get(column) for column in text_columns]
+        if fault := row.fault or find_text_fault(values):
+            faults.append(f"{path}:{row.line}: {fault}")
+            if not tolerant:
+                raise DataError(f"{faults[-1]}; check data.text_columns")
             continue
-        if columns is None:
-            columns = find_columns(list(row.values), str(path), settings)
-            slices = {column: [] for column in find_slice_columns(list(row.values), settings)}
-        text_columns, label_column = columns
-        for column, values in slices.items():
-            values.append(name_value(row.values.get(column)))
-        texts.append(join_texts(row.values.get(column) for column in text_columns))
+        for column, found in slices.items():
+            found.append(name_value(row.values.get(column)))
+        texts.append(join_texts(values))
         labels.append(row.values.get(label_column))
         lines.append(row.line)
     if not texts:
@@ -264,20 +248,3 @@ def _join(where: str, parts: list[RawSplit]) -> RawSplit:
         [fault for part in parts for fault in part.faults],
         parts[0].separator,
     )
-
-
-def _find_split_file(path: Path) -> tuple[str, bool] | None:
-    """The split of `train.csv`, `train-00000-of-00002.parquet` or `dev_1.tsv.gz`; else None.
-
-    And whether it is a numbered part. Not of `test_predictions.csv`, nor `train.old.csv`: a file
-    that happens to lie there is no data.
-    """
-    bare = path.with_suffix("") if find_compression(path) else path
-    split = _find_split_name(bare.stem) if bare.suffix.lower() in SUFFIXES else None
-    return (split, not bare.stem.isalpha()) if split else None
-
-
-def _find_split_name(name: str) -> str | None:
-    match = re.fullmatch(r"([a-z]+)([-_.]?\d+(-of-\d+)?)?", name.lower())
-    word = match[1] if match else ""
-    return next((split for split, words in _SPLIT_NAMES.items() if word in words), None)

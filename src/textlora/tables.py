@@ -38,6 +38,7 @@ SUFFIXES: dict[str, Format] = {
     ".txt": "txt",
 }
 _DELIMITERS = ",;\t|"
+_PEEKED_ROWS = 100
 _MAX_FIELD_CHARS = 1 << 26  # the csv module's own limit of 131,072 refuses long texts
 
 
@@ -129,14 +130,16 @@ def count_rows(path: Path) -> int:
         return 0
 
 
-def read_column_names(path: Path, encoding: str = "utf-8") -> list[str]:
-    """Column names of a table; those of its first row for JSON lines.
-
-    Raises:  DataError as `read_rows`, and for an empty file.
-    """
-    for row in read_rows(path, encoding):
-        return list(row.values)
-    raise DataError(f"{path}: has no rows; give a file with a header and at least one row")
+def peek_columns(rows: Iterator[Row]) -> tuple[list[str], Iterator[Row]]:
+    """The columns of the first rows together, and all rows: in JSON lines one may lack some."""
+    read: list[Row] = []
+    names: dict[str, None] = {}
+    for row in rows:
+        read.append(row)
+        names |= dict.fromkeys(row.values)
+        if names and len(read) >= _PEEKED_ROWS:
+            break
+    return list(names), chain(read, rows)
 
 
 @dataclass

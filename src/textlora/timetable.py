@@ -19,7 +19,8 @@ class Timetable:
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
-        return max(1, math.ceil(self.recipe.training.epochs * self.steps_per_epoch))
+        steps = self.recipe.training.epochs * self.steps_per_epoch
+        return max(1, math.ceil(round(steps, 6)))  # 0.07 * 100 is 7.000000000000001
 
     @property
     def evaluate_every(self) -> int:
