@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from textlora.answers import answer_examples
+from textlora.columns import clean_label
 from textlora.data import make_labelled_texts
 from textlora.errors import DataError, Interrupted
 from textlora.evaluation import AnyEvaluation, Background, evaluate_answers
@@ -64,11 +65,17 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if sets is None:
             given = np.asarray(labels)
             self.classes_ = np.unique(given)
+            names = [str(label) for label in self.classes_]
             named: list[Any] = [str(label) for label in given]
         else:
             self.classes_ = np.unique([label for each in sets for label in each])
-            named = [[str(label) for label in each] for each in sets]
-        recipe = self._make_recipe([str(label) for label in self.classes_], sets is not None)
+            # Sets are kept as text, in which a name has no white space that decides anything.
+            names = [clean_label(str(label)) for label in self.classes_]
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise DataError(f"labels: two are called {twice!r}, but for spaces; rename one")
+            named = [[clean_label(str(label)) for label in each] for each in sets]
+        recipe = self._make_recipe(names, sets is not None)
         data = make_labelled_texts(checked, named, recipe.data)
         folder = _TemporaryRun()
         report = Reporter(quiet=not self.verbose)
