@@ -2,8 +2,11 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -20,13 +23,14 @@ from textlora.rayengine import RayEngine
 # Ray leaves sockets and processes to the interpreter's end.
 pytestmark = pytest.mark.filterwarnings("ignore")
 CHUNK = 100
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 
 
 @pytest.fixture(scope="module")
 def cluster():
     """Skips where Ray itself cannot run, as in a sandbox without shared memory."""
-    words = "import ray; ray.init(include_dashboard=False)"
-    environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # loopback only
+    words = "import ray; ray.init('local', include_dashboard=False)"
     try:
         done = subprocess.run(
             [sys.executable, "-c", words],
@@ -34,7 +38,7 @@ def cluster():
             text=True,
             check=False,
             timeout=120,
-            env=environment,
+            env={**os.environ, **LOOPBACK},
         )
     except subprocess.TimeoutExpired:
         pytest.skip("Ray does not start on this machine within two minutes")
@@ -86,7 +90,10 @@ def predict(predictor, source, target, engine=None, **options):
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_killed_worker_loses_nothing_and_doubles_nothing(predictor, tiny_run, source, tmp_path):
+def test_a_killed_worker_loses_nothing_and_doubles_nothing(
+    predictor, tiny_run, source, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # of another cluster, which is left alone
     local, far = tmp_path / "local.csv", tmp_path / "far.csv"
     expected = predict(predictor, source, local)
     engine, killed, before, opened = RayEngine(tiny_run, "torch", None), [], find_listeners(), set()
@@ -128,6 +135,50 @@ def test_what_was_begun_there_is_continued_here(predictor, tiny_run, source, tmp
     found = predict(predictor, source, target, shard=(2, 2))
     assert found.resumed == 3 * CHUNK
     assert target.read_bytes() == whole.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def head(cluster):
+    """The address of a cluster that asks for a token, as `ray start` makes one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}"]
+    words.append("--include-dashboard=false")
+    with tempfile.TemporaryDirectory(prefix="ray") as folder, tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", *words, f"--temp-dir={folder}"],
+            env={**os.environ, **LOOPBACK, **TOKEN}, stdout=log, stderr=log,
+        )  # fmt: skip
+        try:
+            for _ in range(1200):
+                log.seek(0)
+                if b"Ray runtime started" in log.read() or process.poll() is not None:
+                    break
+                time.sleep(0.1)
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("token", [TOKEN, {}])
+def test_a_cluster_that_runs_already_gives_the_same_bytes(token, head, tiny_run, source, tmp_path):
+    """In a process of its own: Ray reads how it is to connect once."""
+    environment = {**os.environ, **LOOPBACK, **token}
+    words = ["predict", str(tiny_run), "--input", str(source), "--output"]
+    command = [sys.executable, "-m", "textlora", *words]
+    far = [*command, str(tmp_path / "far.csv"), "--engine", "ray", "--ray-address", head]
+    done = subprocess.run(far, env=environment, capture_output=True, text=True, check=False)
+    if not token:
+        assert done.returncode == 2
+        assert f"no cluster at {head}" in done.stderr
+        assert "set RAY_AUTH_MODE=token if ray start said" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    subprocess.run([*command, str(tmp_path / "local.csv")], capture_output=True, check=True)
+    assert (tmp_path / "far.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
 
 
 def test_stdin_cannot_be_read_elsewhere(predictor, tiny_run):

@@ -47,6 +47,7 @@ _WORKER_CPUS = 4
 _READER_CPUS = 0.01  # it waits for the workers most of the time
 _CONNECT_S = 5
 _LOCALHOST = "127.0.0.1"
+_AUTH_MODE = "RAY_AUTH_MODE"
 
 
 class RayEngine:
@@ -83,19 +84,21 @@ class RayEngine:
     def _connect(self) -> None:
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         handler = signal.getsignal(signal.SIGTERM)
+        remedy = "start one with ray start --head, or leave it away"
         try:
-            if self._address:
-                _check_reachable(self._address)
+            if self._address and _is_listening(self._address) and not os.environ.get(_AUTH_MODE):
+                # What listens there and gives no answer wants a token; Ray does not say so.
+                remedy = f"set {_AUTH_MODE}=token if ray start said that it asks for one"
             with _muted():  # it logs that it logs less
                 if self._address:
                     ray.init(self._address, **quiet)
                 else:
-                    ray.init(include_dashboard=False, **quiet)
+                    # `local`, or it would join a cluster that happens to run here.
+                    ray.init("local", include_dashboard=False, **quiet)
         except (OSError, ValueError, RuntimeError) as error:
             reason = shorten_message(error)
             raise SettingsError(
-                f"--ray-address: no cluster at {self._address or _LOCALHOST} ({reason}); "
-                "start one with ray start --head, or leave it away"
+                f"--ray-address: no cluster at {self._address or _LOCALHOST} ({reason}); {remedy}"
             ) from None
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray has put its own there, which ends at once
@@ -168,11 +171,16 @@ def _muted() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _check_reachable(address: str) -> None:
-    """Ray itself would try for minutes."""
+def _is_listening(address: str) -> bool:
+    """Whether it is an address where something listens; Ray itself would try for minutes.
+
+    Raises:  OSError where nothing does.
+    """
     host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+    if not colon or not port.isdigit():
+        return False  # a name such as `auto`
+    socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+    return True
 
 
 class _Chunks(Datasource):  # type: ignore[misc]
