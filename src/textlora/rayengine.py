@@ -47,7 +47,6 @@ _WORKER_CPUS = 4
 _READER_CPUS = 0.01  # it waits for the workers most of the time
 _CONNECT_S = 5
 _LOCALHOST = "127.0.0.1"
-_AUTH_MODE = "RAY_AUTH_MODE"
 
 
 class RayEngine:
@@ -86,9 +85,9 @@ class RayEngine:
         handler = signal.getsignal(signal.SIGTERM)
         remedy = "start one with ray start --head, or leave it away"
         try:
-            if self._address and _is_listening(self._address) and not os.environ.get(_AUTH_MODE):
+            if self._address and _is_listening(self._address):
                 # What listens there and gives no answer wants a token; Ray does not say so.
-                remedy = f"set {_AUTH_MODE}=token if ray start said that it asks for one"
+                remedy = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN if it asks for a token"
             with _muted():  # it logs that it logs less
                 if self._address:
                     ray.init(self._address, **quiet)
