@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from textlora.answerrow import AnswerFormat
 from textlora.chunkfile import ChunkFile, StreamFile, name_rejects, open_output
 from textlora.errors import DataError, UnfinishedError
 from textlora.files import flush_file
-from textlora.inputs import NO_TEXT, Input, InputRow
+from textlora.filesummary import FileSummary, count_rows, summarize_output
+from textlora.inputs import Input, InputRow
 from textlora.interrupts import StopRequest
 from textlora.layout import FileOptions, Layout
 from textlora.predictor import Answer, Predictor, Probabilities
@@ -28,47 +29,6 @@ from textlora.progress import Reporter
 from textlora.rowencoder import RowEncoder
 from textlora.tables import find_format
 from textlora.textstream import STREAM
-
-
-@dataclass(frozen=True)
-class FileSummary:
-    """What happened to a file; every row of the input is a row of the output.
-
-    `empty` rows have no text and `unreadable` ones cannot be read: both have no label, and are
-    listed in `rejects`. `unsure` rows have a label below the confidence asked for, which was left
-    out. `resumed` rows were answered by an earlier process; the rate is that of the others.
-    `left_out` has columns that were to be kept and come only after the first rows of a table.
-    """
-
-    rows: int
-    empty: int
-    unreadable: int
-    truncated: int
-    unsure: int
-    resumed: int
-    seconds: float
-    rows_per_second: float
-    rejects: str | None
-    left_out: list[str]
-
-    def explain(self) -> list[str]:
-        """What a user should know, a line each."""
-        listed = f", listed in {self.rejects}" if self.rejects else ""
-        notes = {
-            f"{self.empty:,} rows have no text; their label is empty{listed}": self.empty,
-            f"{self.unreadable:,} rows cannot be read; their label is empty{listed}": (
-                self.unreadable
-            ),
-            f"{self.truncated:,} texts are longer than the model reads and were cut "
-            "(--mark-truncated shows which)": self.truncated,
-            f"{self.unsure:,} rows have a label below --min-confidence, which is left out": (
-                self.unsure
-            ),
-            f"columns {', '.join(self.left_out)} come only in later rows and are left out "
-            "(an output .jsonl keeps them)": len(self.left_out),
-        }
-        return [note for note, count in notes.items() if count]
-
 
 # Sources, options, numbers of the chunks that are there: to numbers and answers of the others.
 Engine = Callable[[list[Path], FileOptions, frozenset[int]], Generator[tuple[int, Probabilities]]]
@@ -148,14 +108,14 @@ def predict_files(
                     answers = answerer.answer(number, chunk)
                     output = encoder.encode(layout.format(chunk, answers))
                     rejects = "".join(_format_reject(item) for item in chunk if item.fault)
-                    counts = _count_rows(chunk, answers, answer_format)
+                    counts = count_rows(chunk, answers, answer_format)
                     out.append(number, output, rejects.encode("utf-8", "replace"), counts, origin)
                     bar.advance(len(chunk), _describe_rate(out, resumed, begin))
                 chunk = rows.read_chunk()
                 stop.check()
         if isinstance(out, ChunkFile):
             _finish(out, encoder, target, rows, options, key)
-    return _summarize(out, resumed, time.perf_counter() - begin, target, options, layout)
+    return summarize_output(out, resumed, time.perf_counter() - begin, target, options, layout)
 
 
 class _Answers:
@@ -220,20 +180,6 @@ def _format_reject(item: InputRow) -> str:
     return json.dumps({**values, "reason": item.fault}, ensure_ascii=False) + "\n"
 
 
-def _count_rows(
-    chunk: list[InputRow], answers: list[Answer | None], answer_format: AnswerFormat
-) -> dict[str, int]:
-    given = [answer for answer in answers if answer is not None]
-    empty = sum(item.fault == NO_TEXT for item in chunk)
-    return {
-        "rows": len(chunk),
-        "empty": empty,
-        "unreadable": len(chunk) - len(given) - empty,
-        "truncated": sum(answer.truncated for answer in given),
-        "unsure": sum(map(answer_format.is_unsure, given)),
-    }
-
-
 def _describe(predictor: Predictor, rows: Input, options: FileOptions) -> dict[str, Any]:
     """All that the output follows from, in JSON."""
     free = {"rejects", "resume", "strict"}
@@ -284,24 +230,3 @@ def _finish(
     finally:
         if joined is not None:
             joined.unlink(missing_ok=True)
-
-
-def _summarize(
-    out: ChunkFile | StreamFile,
-    resumed: int,
-    seconds: float,
-    target: Path,
-    options: FileOptions,
-    layout: Layout,
-) -> FileSummary:
-    counts = out.counts
-    bad = counts["empty"] + counts["unreadable"]
-    rejects = options.rejects or (name_rejects(target) if isinstance(out, ChunkFile) else None)
-    return FileSummary(
-        **{name: counts[name] for name in ("rows", "empty", "unreadable", "truncated", "unsure")},
-        resumed=resumed,
-        seconds=round(seconds, 3),
-        rows_per_second=round((counts["rows"] - resumed) / seconds, 2),
-        rejects=str(rejects) if bad and rejects else None,
-        left_out=sorted(layout.late),
-    )
