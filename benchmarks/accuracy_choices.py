@@ -7,7 +7,8 @@ the best validation accuracy and loss from the history. The test split is not re
 measured is kept: a run that was stopped goes on, and to ask one question leaves the others as they
 are. Seeds are compared on the same rows alone: a source that gives others is refused. `--jobs 2`
 trains two at a time, one core each, which on two cores is a fifth faster than one after the other;
-on a GPU take 8. Writes results/accuracy_questions_<encoder>.json.
+on a GPU take 8. What was tried and is no
+part of the package is in `tricks.py`. Writes results/accuracy_questions_<encoder>.json.
 """
 
 import argparse
@@ -25,13 +26,15 @@ from typing import Any
 
 import torch
 from accuracy import SIX_LAYERS
+from tricks import TRICKS
 
 from textlora.data import load_labelled_texts
 from textlora.history import read_history
-from textlora.pipeline import fit_run
+from textlora.learner import prepare_learner
 from textlora.progress import Reporter
 from textlora.runtime import describe_environment
 from textlora.settings import load_recipe
+from textlora.training import train_steps
 
 RESULTS = Path(__file__).parent / "results"
 ALL = '["query", "key", "value", "output", "ffn"]'
@@ -112,6 +115,10 @@ def list_questions(layers: int) -> dict[str, dict[str, tuple[str, ...]]]:
             "rsLoRA": ("adapter.variant=rslora",),
             "entities repaired": ("data.repair_entities=true",),
         },
+        "tricks": {
+            "R-Drop": ("trick=R-Drop",),
+            "mean, started from a linear probe": (*mean, "trick=probe"),
+        },
         "dropout of the adapters": {
             "none": ("dropout.start=0", "dropout.end=0"),
             "0.05 throughout": ("dropout.start=0.05", "dropout.end=0.05"),
@@ -124,13 +131,16 @@ def list_questions(layers: int) -> dict[str, dict[str, tuple[str, ...]]]:
 
 def measure(changes: tuple[str, ...], fixed: tuple[str, ...], source: str) -> dict[str, float]:
     """Best validation figures of one run, and what it cost."""
-    recipe = load_recipe("quickstart", [*fixed, *changes], data__source=source)
+    tricks = [change.partition("=")[2] for change in changes if change.startswith("trick=")]
+    settings = [change for change in changes if not change.startswith("trick=")]
+    recipe = load_recipe("quickstart", [*fixed, *settings], data__source=source)
     texts = load_labelled_texts(recipe.data)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        learner, _ = fit_run(
-            recipe, texts, Path(folder), resume="never", report=Reporter(quiet=True)
-        )
+        learner = prepare_learner(recipe, texts)
+        for trick in tricks:
+            learner = TRICKS[trick](learner)
+        train_steps(learner, Path(folder), "never", Reporter(quiet=True))
         seconds = time.perf_counter() - start
         found = [r.validation for r in read_history(Path(folder)) if r.validation is not None]
     return {
