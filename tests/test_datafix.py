@@ -79,6 +79,19 @@ def test_rows_whose_text_is_no_string_shift_no_label(tmp_path):
     assert done.removed == {"cannot be read": 1, "empty text": 1}
 
 
+def test_a_file_part_that_begins_with_an_empty_object_shifts_no_label(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "train-1.jsonl").write_text('{}\n{"text": "a loan", "label": "money"}\n')
+    lines = [json.dumps({"text": f"a cup {i}", "label": "sport"}) for i in range(2)]
+    (data / "train-2.jsonl").write_text("\n".join(["{}", *lines]))
+    (done,) = fix(data, tmp_path / "out")
+    rows = read(tmp_path / "out" / "train.csv")
+    assert [row["label"] for row in rows] == ["money", "sport", "sport"]
+    assert done.removed == {"cannot be read": 2}
+    assert not done.changed
+
+
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     source = write_csv(tmp_path / "rows.csv", ROWS)
     with pytest.raises(DataError, match="cannot be written .*; name another with --fix"):

@@ -123,8 +123,27 @@ def test_columns_of_later_rows_are_kept_in_json_lines_and_told_of_in_tables(pred
     found = [row.values.get("customer") for row in read_rows(tmp_path / "out.jsonl")]
     assert (found, summary.left_out, summary.explain()) == ([None, None, "me"], [], [])
     summary = predict_file(predictor, tmp_path / "in.jsonl", tmp_path / "out.csv", **options)
-    assert summary.left_out == ["ID", "customer"]
-    assert "columns ID, customer come only in later rows" in "".join(summary.explain())
+    assert summary.left_out == ["customer", "ID"]
+    assert "columns customer, ID come only in later rows" in "".join(summary.explain())
+
+
+def test_a_later_column_of_json_lines_takes_no_name_that_is_there(predictor, tmp_path):
+    rows = ['{"text": "a", "ID": 1}', '{"text": "b"}', '{"text": "c", "input_ID": 3, "Label": "x"}']
+    (tmp_path / "in.jsonl").write_text("\n".join(rows))
+    options = {"keep_columns": True, "chunk_rows": 2}
+    predict_file(predictor, tmp_path / "in.jsonl", tmp_path / "out.jsonl", **options)
+    first, second, third = (row.values for row in read_rows(tmp_path / "out.jsonl"))
+    assert first["input_ID"] == 1
+    assert (third["input_input_ID"], third["input_Label"]) == (3, "x")
+    assert isinstance(third["Label"], int)
+    # A row has its own later columns alone: else rows grow with the file.
+    assert set(third) - set(second) == {"input_input_ID", "input_Label"}
+
+
+def test_the_first_row_may_lack_an_id(predictor, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n{"text": "b", "id": "u7"}\n')
+    predict_file(predictor, tmp_path / "in.jsonl", tmp_path / "out.csv")
+    assert [row.values["ID"] for row in read_rows(tmp_path / "out.csv")] == ["", "u7"]
 
 
 def test_the_first_rows_may_lack_a_text(predictor, tmp_path):

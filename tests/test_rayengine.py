@@ -192,6 +192,21 @@ def test_an_address_without_a_cluster_is_told(tiny_run, source, tmp_path):
         next(engine([source], FileOptions(), frozenset()))
 
 
+def test_a_token_that_is_not_there_is_told(tiny_run, source, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        words = ["predict", str(tiny_run), "--input", str(source), "--output", "out.csv"]
+        environment = {**os.environ, **LOOPBACK, "RAY_AUTH_MODE": "token", "HOME": str(tmp_path)}
+        environment.pop("RAY_AUTH_TOKEN", None)
+        done = subprocess.run(
+            [sys.executable, "-m", "textlora", *words, "--engine", "ray", "--ray-address", address],
+            env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "RAY_AUTH_TOKEN" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_missing_file_is_told_before_a_cluster_is_started(predictor, tiny_run, tmp_path):
     with pytest.raises(DataError, match="no such file"):
         predict(

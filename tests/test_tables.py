@@ -1,5 +1,6 @@
 import codecs
 import gzip
+import itertools
 import json
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from textlora.errors import DataError
 from textlora.rowencoder import RowEncoder
-from textlora.tables import count_rows, find_format, peek_columns, read_rows
+from textlora.tables import Row, count_rows, find_format, name_columns, read_rows
 
 KINDS = [
     "csv", "tsv", "jsonl", "ndjson", "parquet", "csv.gz", "tsv.gz", "jsonl.gz", "csv.zst",
@@ -60,7 +61,7 @@ def test_what_is_written_is_read_back(kind, tmp_path):
     path = tmp_path / f"table.{kind}"
     write(path, ["text", "label"], ROWS[:2], iter(ROWS[2:]))
     assert read(path) == ROWS
-    assert peek_columns(read_rows(path))[0] == ["text", "label"]
+    assert {tuple(names) for _, names in name_columns(read_rows(path))} == {("text", "label")}
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -138,8 +139,8 @@ def test_a_header_may_hold_a_line_break_and_follow_blank_lines(tmp_path):
     rows = read_rows(path)
     assert [next(rows).line, next(rows).line] == [5, 6]
     refuse(path, f"{path}:8: 3 fields")
-    names, rows = peek_columns(read_rows(path, tolerant=True))
-    assert (names, len(list(rows))) == (["the\ntext", "label"], 3)
+    rows = list(name_columns(read_rows(path, tolerant=True)))
+    assert [names for _, names in rows] == [["the\ntext", "label"]] * 3
 
 
 def test_too_many_fields_are_refused_with_their_line(tmp_path):
@@ -241,8 +242,22 @@ def test_a_missing_file_and_a_folder_are_refused(kind, tmp_path):
 def test_a_file_without_rows_has_no_column_names(content, tmp_path):
     path = save(tmp_path / "table.csv", content)
     assert read(path) == []
-    names, rows = peek_columns(read_rows(path))
-    assert (names, list(rows)) == ([], [])
+    assert list(name_columns(read_rows(path))) == []
+
+
+def test_columns_are_those_of_the_first_hundred_rows_together():
+    rows = [Row(1, {}, "bad"), Row(2, {"id": 1}), Row(3, {"text": "a"}), *[Row(4, {})] * 100]
+    found = list(name_columns(iter([*rows, Row(5, {"late": 1})])))
+    assert [row for row, _ in found[:104]] == [*rows, Row(5, {"late": 1})]
+    assert {tuple(names) for _, names in found} == {("id", "text")}
+
+
+def test_rows_that_cannot_be_read_are_not_held_back():
+    """A pipe of them would fill the memory, or never give one."""
+    endless = (Row(line, {}, "bad") for line in itertools.count(1))
+    assert next(name_columns(endless)) == (Row(1, {}, "bad"), [])
+    rows = itertools.chain([Row(1, {}, "bad")] * 150, [Row(2, {"text": "a"}), Row(3, {"id": 1})])
+    assert [names for _, names in name_columns(rows)][149:] == [[], ["text"], ["text"]]
 
 
 @pytest.mark.parametrize(

@@ -145,9 +145,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         shutil.copytree(
             self.run_, target, ignore=shutil.ignore_patterns("checkpoints", "backends", ".lock")
         )
-        # A run knows names only: what was a number comes back as one.
+        # A run knows clean names only: what was a number, or had more spaces, comes back so.
         kept = {"dtype": self.classes_.dtype.str, "values": self.classes_.tolist()}
-        if self.classes_.dtype.kind in "biuf":
+        if self.classes_.dtype.kind in "biufU":
             write_json(target / _CLASSES, kept)
 
     @classmethod
@@ -164,7 +164,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             kept = json.loads((run / _CLASSES).read_text("utf-8"))
             values = np.array(kept["values"], dtype=kept["dtype"])
             # Else they are those of a classifier that was here before.
-            if list(map(str, values)) == list(classifier.predictor_.labels):
+            known = list(map(clean_label, classifier.predictor_.labels))
+            if [clean_label(str(value)) for value in values] == known:
                 classifier.classes_ = values
         return classifier
 

@@ -24,7 +24,7 @@ from textlora.labelsets import join_labels, list_elements
 from textlora.settings import DataSettings
 from textlora.sources import RawSplit
 from textlora.splitfiles import find_files
-from textlora.tables import peek_columns, read_rows
+from textlora.tables import name_columns, read_rows
 
 REMOVED = "removed.csv"
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -170,13 +170,13 @@ def _read_values(
     """Rows with the columns of their text and label, called in all files as in the first."""
     first: _Columns | None = None
     for path in files:
-        names, rows = peek_columns(read_rows(path, settings.encoding, tolerant=True))
-        if not names:
-            continue
-        own = find_columns(names, str(path), settings)
-        first = first or own
-        for row in rows:
-            if row.fault or find_text_fault(row.values.get(column) for column in own[0]):
+        own: _Columns | None = None
+        for row, names in name_columns(read_rows(path, settings.encoding, tolerant=True)):
+            if row.fault:
+                continue
+            own = own or find_columns(names, str(path), settings)
+            first = first or own
+            if find_text_fault(row.values.get(column) for column in own[0]):
                 continue
             yield _rename(row.values, own, first), first
 

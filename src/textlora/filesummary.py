@@ -17,7 +17,8 @@ class FileSummary:
     `empty` rows have no text and `unreadable` ones cannot be read: both have no label, and are
     listed in `rejects`. `unsure` rows have a label below the confidence asked for, which was left
     out. `resumed` rows were answered by an earlier process; the rate is that of the others.
-    `left_out` has columns that were to be kept and come only after the first rows of a table.
+    `left_out` has the first ten columns that were to be kept and come only after the first rows of
+    a table.
     """
 
     rows: int
@@ -83,5 +84,5 @@ def summarize_output(
         seconds=round(seconds, 3),
         rows_per_second=round((counts["rows"] - resumed) / seconds, 2),
         rejects=str(rejects) if bad and rejects else None,
-        left_out=sorted(layout.late),
+        left_out=layout.late,
     )

@@ -15,7 +15,7 @@ from typing import Any
 from textlora.cleaning import clean_text
 from textlora.columns import find_text_columns, find_text_fault, join_texts
 from textlora.errors import DataError
-from textlora.tables import SUFFIXES, Format, Row, count_rows, peek_columns, read_rows
+from textlora.tables import SUFFIXES, Format, Row, count_rows, name_columns, read_rows
 from textlora.textstream import STREAM
 
 NO_TEXT = "no text"
@@ -76,14 +76,15 @@ class Input:
 
     def _read(self) -> Iterator[InputRow]:
         for source in self.sources:
-            names, rows = peek_columns(
-                read_rows(source, self._encoding, tolerant=True, stream_format=self._stream_format)
+            columns: tuple[str, ...] | None = None
+            rows = read_rows(
+                source, self._encoding, tolerant=True, stream_format=self._stream_format
             )
-            wanted = self._wanted or (self._usual if {*self._usual} <= {*names} else ())
-            # Without a name no row of the file can be read, and each says why.
-            columns = find_text_columns(names, str(source), wanted) if names else ()
-            for row in rows:
-                text, fault = ("", row.fault) if row.fault else self._read_text(row, columns)
+            for row, names in name_columns(rows):
+                if columns is None and names:
+                    wanted = self._wanted or (self._usual if {*self._usual} <= {*names} else ())
+                    columns = find_text_columns(names, str(source), wanted)
+                text, fault = ("", row.fault) if row.fault else self._read_text(row, columns or ())
                 if fault and self._strict:
                     raise DataError(f"{source}:{row.line}: {fault}")
                 self.num_rows += 1

@@ -11,6 +11,9 @@ from textlora.inputs import InputRow
 from textlora.predictor import Answer
 from textlora.tables import Format
 
+_IDS = ("ID", "id", "Id")
+_MAX_LATE = 10  # to be told; there may be as many as rows
+
 
 @dataclass(frozen=True)
 class FileOptions:
@@ -41,8 +44,8 @@ class FileOptions:
 class Layout:
     """Which columns the output has, and the rows for them.
 
-    A table's columns are those of the first rows; `late` has what later ones have besides. Where
-    each row names its own (`is_open`), those are kept too.
+    A table's columns are those of the first rows; `late` has some that later ones have besides.
+    Where each row names its own (`is_open`), those are kept with it.
     """
 
     def __init__(
@@ -54,37 +57,32 @@ class Layout:
         is_open: bool = False,
     ) -> None:
         self._options, self._format, self._is_open = options, answer_format, is_open
-        self.late: set[str] = set()
+        self.late: list[str] = []
         self._shares = [f"P({label})" for label in labels] if options.probabilities else []
         own = answer_format.columns | ({"Truncated": bool} if options.mark_truncated else {})
         self._own = own | dict.fromkeys(self._shares, float)
         self._ids: dict[Path, str] = {}  # the column of each source that has its own
         self._kept: dict[str, str] = {}  # of the input -> of the output
         if options.keep_columns:
-            self._keep(first)
+            names = _list_names(first)
+            self._kept = {name: f"input_{name}" if name in self._own else name for name in names}
+            if len(set(self._kept.values())) < len(self._kept):
+                clash = next(name for name in self._kept if f"input_{name}" in self._kept)
+                raise DataError(
+                    f"input: has columns {clash!r} and 'input_{clash}'; rename the second, the "
+                    "first is to be called so"
+                )
         self.columns: dict[str, type | None] = dict.fromkeys(self._kept.values()) | self._own
 
     def look(self, chunk: list[InputRow]) -> None:
         """Learn the columns, also of rows that another process has answered."""
-        if self._options.keep_columns and self._is_open:
-            self._keep(chunk)
-        elif self._options.keep_columns:
-            self.late.update(*(item.row.values.keys() - self._kept.keys() for item in chunk))
-        for item in chunk:
-            if item.source not in self._ids and item.row.values:
-                names = (name for name in ("ID", "id", "Id") if name in item.row.values)
-                self._ids[item.source] = next(names, "")
-
-    def _keep(self, chunk: list[InputRow]) -> None:
-        """Keep the columns of all these rows: in JSON lines the first one may lack some."""
-        for name in dict.fromkeys(name for item in chunk for name in item.row.values):
-            self._kept[name] = f"input_{name}" if name in self._own else name
-        if len(set(self._kept.values())) < len(self._kept):
-            clash = next(name for name in self._kept if f"input_{name}" in self._kept)
-            raise DataError(
-                f"input: has columns {clash!r} and 'input_{clash}'; rename the second, the "
-                "first is to be called so"
-            )
+        if self._options.keep_columns and not self._is_open:
+            new = [name for name in _list_names(chunk) if name not in self._kept]
+            self.late = list(dict.fromkeys(self.late + new))[:_MAX_LATE]
+        for source in {item.source for item in chunk} - self._ids.keys():
+            names = _list_names([item for item in chunk if item.source == source])
+            if names:
+                self._ids[source] = next((name for name in _IDS if name in names), "")
 
     def format(
         self, chunk: list[InputRow], answers: list[Answer | None]
@@ -93,6 +91,9 @@ class Layout:
         for item, answer in zip(chunk, answers, strict=True):
             values = item.row.values
             found: dict[str, Any] = {new: values.get(old) for old, new in self._kept.items()}
+            if self._options.keep_columns and self._is_open:
+                for name in [name for name in values if name not in self._kept]:
+                    found[self._find_free(name, found)] = values[name]
             own = self._ids.get(item.source, "")
             # A row that cannot be read has no ID of its own, and none of another row.
             found["ID"] = values.get(own) if own else item.number
@@ -103,3 +104,13 @@ class Layout:
             for name, value in zip(self._shares, shares, strict=False):
                 found[name] = value and round_share(value)
             yield found
+
+    def _find_free(self, name: str, taken: dict[str, Any]) -> str:
+        while name in taken or name in self._own:
+            name = f"input_{name}"
+        return name
+
+
+def _list_names(rows: list[InputRow]) -> list[str]:
+    """The columns of all these rows: in JSON lines one may lack some."""
+    return list(dict.fromkeys(name for item in rows for name in item.row.values))

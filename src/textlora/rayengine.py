@@ -94,7 +94,7 @@ class RayEngine:
                 else:
                     # `local`, or it would join a cluster that happens to run here.
                     ray.init("local", include_dashboard=False, **quiet)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             reason = shorten_message(error)
             raise SettingsError(
                 f"--ray-address: no cluster at {self._address or _LOCALHOST} ({reason}); {remedy}"

@@ -23,7 +23,7 @@ from textlora.hub import go_offline, is_hub_reachable
 from textlora.labelsets import split_labels
 from textlora.settings import DataSettings
 from textlora.splitfiles import SPLIT_NAMES, find_split_files, find_split_name
-from textlora.tables import SUFFIXES, find_format, peek_columns, read_rows
+from textlora.tables import SUFFIXES, find_format, name_columns, read_rows
 
 HUB_ALIASES = {"ag_news": "fancyzhx/ag_news"}
 
@@ -142,6 +142,8 @@ def _convert_split(
         if not tolerant:
             raise DataError(f"{faults[0]}; check data.text_columns")
         dataset = dataset.select([line - 1 for line in lines])
+        if not lines:
+            raise DataError(f"{faults[0]}; no row can be used, check data.text_columns")
     labels = list(dataset[label_column])
     if all(label == -1 for label in labels):
         return None  # how the Hub marks a split whose labels are kept secret
@@ -205,11 +207,11 @@ def _read_file(path: Path, settings: DataSettings, tolerant: bool) -> RawSplit:
     text_columns: tuple[str, ...] = ()
     label_column = ""
     faults: list[str] = []
-    names, rows = peek_columns(read_rows(path, settings.encoding, tolerant=tolerant))
-    if names:
-        text_columns, label_column = find_columns(names, str(path), settings)
-        slices = {column: [] for column in find_slice_columns(names, settings)}
-    for row in rows:
+    rows = read_rows(path, settings.encoding, tolerant=tolerant)
+    for row, names in name_columns(rows):
+        if names and not text_columns:
+            text_columns, label_column = find_columns(names, str(path), settings)
+            slices = {column: [] for column in find_slice_columns(names, settings)}
         values = [row.values.get(column) for column in text_columns]
         if fault := row.fault or find_text_fault(values):
             faults.append(f"{path}:{row.line}: {fault}")
@@ -222,12 +224,18 @@ def _read_file(path: Path, settings: DataSettings, tolerant: bool) -> RawSplit:
         labels.append(row.values.get(label_column))
         lines.append(row.line)
     if not texts:
-        raise DataError(f"{path}: has no rows; give a file with a header and labelled texts")
+        raise DataError(_explain_emptiness(path, faults))
     converted = name_labels(str(path), lines, labels, settings.label_names, settings, tolerant)
     return RawSplit(
         str(path), texts, converted, [str(path)] * len(texts), lines, settings.label_names,
         slices, faults, settings.label_separator if settings.multi_label else "",
     )  # fmt: skip
+
+
+def _explain_emptiness(path: Path, faults: list[str]) -> str:
+    if faults:
+        return f"{faults[0]}; no row can be used, check file and data.text_columns"
+    return f"{path}: has no rows; give a file with a header and labelled texts"
 
 
 def _join(where: str, parts: list[RawSplit]) -> RawSplit:

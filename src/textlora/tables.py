@@ -11,7 +11,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -130,16 +130,16 @@ def count_rows(path: Path) -> int:
         return 0
 
 
-def peek_columns(rows: Iterator[Row]) -> tuple[list[str], Iterator[Row]]:
-    """The columns of the first rows together, and all rows: in JSON lines one may lack some."""
-    read: list[Row] = []
-    names: dict[str, None] = {}
-    for row in rows:
-        read.append(row)
-        names |= dict.fromkeys(row.values)
-        if names and len(read) >= _PEEKED_ROWS:
-            break
-    return list(names), chain(read, rows)
+def name_columns(rows: Iterator[Row]) -> Iterator[tuple[Row, list[str]]]:
+    """All rows, each with the columns of the first hundred: in JSON lines one row may lack some.
+
+    Where none of those can be read there are no columns until a row has some.
+    """
+    first = list(islice(rows, _PEEKED_ROWS))
+    names = list(dict.fromkeys(name for row in first for name in row.values))
+    for row in chain(first, rows):
+        names = names or list(row.values)
+        yield row, names
 
 
 @dataclass
@@ -215,7 +215,9 @@ def _read_jsonl(_path: Path, stream: IO[str], position: _Position) -> Iterator[R
             except (ValueError, RecursionError) as error:
                 fault = f"not valid JSON ({error}); mend that line"
             else:
-                if not isinstance(values, dict):
+                if values == {}:
+                    fault = "an empty JSON object; give it a text"
+                elif not isinstance(values, dict):
                     fault = f"not a JSON object but {values!r:.40}; write one object a line"
         yield Row(line, {} if fault else values or {}, fault)
 
