@@ -27,6 +27,14 @@ def predict_file(predictor, source, target, **options):
     return predict_files(predictor, [source], target, FileOptions(**options))
 
 
+def change_data(predictor, **settings):
+    """The same classifier, as if trained with these settings of the data."""
+    changed = copy.copy(predictor)
+    data = predictor.recipe.data.model_copy(update=settings)
+    changed.recipe = predictor.recipe.model_copy(update={"data": data})
+    return changed
+
+
 @pytest.fixture(scope="module")
 def predictor(tiny_run):
     return Predictor.load(tiny_run)
@@ -97,9 +105,7 @@ def test_a_row_that_cannot_be_read_has_no_id_of_another_row(predictor, tmp_path)
 
 
 def test_the_columns_of_training_are_read_where_a_file_has_them(predictor, tmp_path):
-    data = predictor.recipe.data.model_copy(update={"text_columns": ("subject", "body")})
-    trained = copy.copy(predictor)
-    trained.recipe = predictor.recipe.model_copy(update={"data": data})
+    trained = change_data(predictor, text_columns=("subject", "body"))
     (tmp_path / "in.csv").write_text("text,subject,body\nbank,goal,cup\n")
     (tmp_path / "other.csv").write_text("text\nbank\n")
     for name, text in (("in.csv", "goal\ncup"), ("other.csv", "bank")):
@@ -154,9 +160,7 @@ def test_the_first_rows_may_lack_a_text(predictor, tmp_path):
 
 
 def test_a_text_of_which_the_repair_leaves_nothing_is_none(predictor, tmp_path):
-    data = predictor.recipe.data.model_copy(update={"repair_entities": True})
-    repairing = copy.copy(predictor)
-    repairing.recipe = predictor.recipe.model_copy(update={"data": data})
+    repairing = change_data(predictor, repair_entities=True)
     source = write_input(tmp_path / "in.csv", ["<br> &nbsp;", "goal"])
     for used, empty in ((predictor, 0), (repairing, 1)):
         summary = predict_file(used, source, tmp_path / "out.csv")

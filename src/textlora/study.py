@@ -93,11 +93,12 @@ class Study:
                 if self._is_stuck():
                     self.drop("failed", f"ended its process {_MAX_STARTS} times")
                     continue
-                twin = find_twin(self.list_trials(), settings, self._trial.number)
-                if self._all is not None and twin is not None:
-                    self.drop("repeated", f"has the settings of trial {twin}")
-                    self._enqueue_untried(self._all)
-                    continue
+                if self._all is not None:  # else a repetition is too unlikely to be looked for
+                    twin = find_twin(self.list_trials(), settings, self._trial.number)
+                    if twin is not None:
+                        self.drop("repeated", f"has the settings of trial {twin}")
+                        self._enqueue_untried(self._all)
+                        continue
                 judged = judge(settings)
                 if judged.parameters is not None:
                     self._trial.set_user_attr("parameters", judged.parameters)
