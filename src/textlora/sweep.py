@@ -229,7 +229,7 @@ def _conclude(search: _Search) -> Sweep:
     margin = compute_margin(ranked, len(search.texts.validation.texts))
     with hold_folder(folder):
         _write(search)  # another process may have told its last trial, and not yet the files
-        picture = save_figure(draw_pareto(trials, margin), folder / PICTURE)
+        picture = save_figure(draw_pareto(trials, margin, study.metric), folder / PICTURE)
     return Sweep(
         folder=folder,
         metric=study.metric,
