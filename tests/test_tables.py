@@ -345,8 +345,8 @@ from pathlib import Path
 from textlora.tables import read_rows
 threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-print("reading", flush=True)
 try:
+    print("reading", flush=True)  # the signal may come at once
     list(read_rows(Path("-"), stream_format="txt"))
 except KeyboardInterrupt:
     print("stopped", flush=True)
