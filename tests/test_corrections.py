@@ -52,9 +52,10 @@ def test_two_decisions_about_one_row_are_refused(tmp_path):
     path = tmp_path / "review.csv"
     review(path, (text, label, "sport", "drop"), (text, label, "sport", "drop"))
     load(data, corrections=str(path))
-    review(path, (text, label, "sport", "drop"), (text, label, "sport", "change"))
-    with pytest.raises(DataError, match=r"review\.csv:3: decides otherwise about a text"):
-        load(data, corrections=str(path))
+    for action in ("change", "keep"):
+        review(path, (text, label, "sport", "drop"), (text, label, "sport", action))
+        with pytest.raises(DataError, match=r"review\.csv:3: decides otherwise about a text"):
+            load(data, corrections=str(path))
 
 
 @pytest.mark.parametrize(("delimiter", "encoding"), [(",", "utf-8"), (";", "utf-8-sig")])
@@ -65,7 +66,7 @@ def test_each_action_is_understood_also_as_a_spreadsheet_saves_it(tmp_path, deli
         ("e", "money", "sport", "space"), delimiter=delimiter, encoding=encoding,
     )  # fmt: skip
     found = [(item.text, item.new_label) for item in read_corrections(path, LABELS)]
-    assert found == [("c", "sport"), ("d", None), ("e", "space")]
+    assert found == [("b", "money"), ("c", "sport"), ("d", None), ("e", "space")]
 
 
 def test_what_is_no_decision_is_refused_with_its_line(tmp_path):
@@ -88,6 +89,8 @@ def test_only_training_rows_change_and_the_same_rows_stay_held_out(tmp_path):
     path = review(
         tmp_path / "review.csv", (kept[0], names[0], other, "change"),
         (kept[1], names[1], other, "drop"), (held, held_label, other, "drop"),
+        (plain.validation.texts[1], plain.labels[plain.validation.label_ids[1]], other, "keep"),
+        ("has gone since", "nothing", other, "keep"),
     )  # fmt: skip
     found = load(source, corrections=str(path))
     assert found.validation.texts == plain.validation.texts

@@ -37,7 +37,10 @@ class DoubtfulLabel:
 
 @dataclass(frozen=True)
 class Correction:
-    """A decision: texts equal to `text` with `label` get `new_label`, or go if that is None."""
+    """A decision: texts equal to `text` with `label` get `new_label`, or go if that is None.
+
+    A label that stays is a decision too: another row of the review may not drop the same text.
+    """
 
     where: str
     text: str
@@ -91,12 +94,12 @@ def read_corrections(path: Path, labels: tuple[str, ...]) -> list[Correction]:
             )
         text, label, suggested, action = (str(row.values[column]) for column in _NEEDED)
         action = action.strip()
-        if action.casefold() in ("", KEEP):
+        if not action:
             continue
-        new_label = suggested if action.casefold() == CHANGE else action
+        new_label = {KEEP: label, CHANGE: suggested}.get(action.casefold(), action)
         if action.casefold() == DROP:
             found.append(Correction(where, text, label, None))
-        elif new_label in labels:
+        elif new_label in labels or action.casefold() == KEEP:
             found.append(Correction(where, text, label, new_label))
         else:
             raise DataError(

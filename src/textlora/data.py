@@ -234,6 +234,8 @@ def _correct(
     for item in read_corrections(path, labels):
         key = (item.text, numbers.get(item.label, -1))
         if key not in known:
+            if item.new_label == item.label:
+                continue  # nothing is asked of a row that has gone
             raise DataError(
                 f"{item.where}: no row of {settings.source} has this text with the label "
                 f"{item.label!r}; the data has changed since, run textlora audit again"
@@ -248,7 +250,8 @@ def _correct(
     label_ids = np.array([decided.get(pair, pair[1]) for pair in pairs], dtype=np.int64)
     kept = np.flatnonzero(label_ids >= 0)
     changed = int((label_ids[kept] != train.label_ids[kept]).sum())
-    outside = len(decided.keys() - set(pairs))
+    changing = {key for key, wanted in decided.items() if wanted != key[1]}
+    outside = len(changing - set(pairs))
     notes.append(
         f"{path}: {changed} training labels corrected, {len(pairs) - len(kept)} rows dropped"
         + (f"; {outside} corrections are about held-out rows and change nothing" if outside else "")
