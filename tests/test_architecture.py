@@ -46,7 +46,7 @@ FENCES = {
     "cleanlab": {"audit"},
     "accelerate": {"tracking"},
     "mlflow": {"tracking"},
-    "optuna": {"study"},
+    "optuna": {"study", "studystore"},
     "sqlalchemy": {"study"},
     "ftfy": {"datacheck", "datafix"},
 }

@@ -60,6 +60,7 @@ def test_sections_and_dotted_names_say_the_same(read):
         ('"model.head" = { low = 1, high = 2 }', "model.head: is no number"),
         ('"model.head" = { choices = ["own"] }', "choices is a list of two or more"),
         ('"model.head" = { choices = ["own", "own"] }', "a choice is there twice"),
+        ('"training.epochs" = { choices = [1, 1.0] }', "a choice is there twice"),
         ('"model.head" = { choices = ["own", "last"] }', "model.head: input should be 'own'"),
         ('"adapter.targets" = { choices = [{}, { all = ["q"] }] }', "adapter.targets"),
         ('"data.source" = { choices = ["a", "b"] }', "the data is the same for all trials"),
@@ -102,6 +103,21 @@ def test_rounded_values_stay_in_the_range(read):
         assert dimension.low <= dimension.round(end) <= dimension.high
     (stepped,) = read('"dropout.start" = { low = 0.0, high = 0.5, step = 0.1 }').dimensions
     assert stepped.round(0.1 + 2 * 0.1) == 0.3
+
+
+def test_a_range_ends_at_its_last_step(read):
+    (rates,) = read('"dropout.start" = { low = 0.0, high = 0.35, step = 0.1 }').dimensions
+    assert (rates.high, rates.steps) == (0.3, [0.0, 0.1, 0.2, 0.3])
+    (shares,) = read('"dropout.end" = { low = 0.0, high = 0.3, step = 0.1 }').dimensions
+    assert (shares.high, shares.steps) == (0.3, [0.0, 0.1, 0.2, 0.3])
+    (ranks,) = read('"adapter.rank" = { low = 1, high = 8, step = 3 }').dimensions
+    assert (ranks.high, ranks.steps) == (7, [1, 4, 7])
+
+
+def test_a_range_beyond_counting_has_no_list(read):
+    (alphas,) = read('"adapter.alpha" = { low = 1.0, high = 1e308, step = 1e-5 }').dimensions
+    (sizes,) = read('"training.batch_size" = { low = 1, high = 1000000000000 }').dimensions
+    assert alphas.steps is sizes.steps is None
 
 
 def test_alpha_keeps_its_ratio_to_the_rank_unless_it_is_said():

@@ -27,7 +27,8 @@ from textlora.progress import Reporter
 from textlora.settings import load_recipe
 from textlora.sources import read_splits
 from textlora.space import change_recipe, load_space
-from textlora.study import WHOLE, open_study
+from textlora.study import open_study
+from textlora.studystore import WHOLE
 from textlora.sweep import run_sweep
 from textlora.trials import TRAINED
 
@@ -286,7 +287,7 @@ def test_folders_of_others_are_left_alone(undisturbed, place, tmp_path):
 
 
 def test_no_settings_are_trained_twice_and_a_space_has_an_end(place, tmp_path):
-    """Six combinations, two of them over the budget, nine trials asked for."""
+    """Six combinations, some of them over the budget, nine trials asked for."""
     space = """
     adapter.rank = { low = 1, high = 3 }
     adapter.targets = { choices = [{ all = ["query"] }, { all = ["query", "value", "ffn"] }] }
@@ -294,14 +295,75 @@ def test_no_settings_are_trained_twice_and_a_space_has_an_end(place, tmp_path):
     report = Messages()
     found = place.sweep(tmp_path / "sweep", space=space, num_trials=9, budget="1000", report=report)
     done = [trial for trial in found.trials if trial.outcome != "repeated"]
-    assert len({json.dumps(trial.settings) for trial in done}) == len(done) == 6
-    trained = [trial for trial in done if trial.outcome in TRAINED]
-    assert 0 < len(trained) < 6
+    assert len({json.dumps(trial.settings) for trial in done}) == len(done)
+    trained = [trial.settings for trial in done if trial.outcome in TRAINED]
+    judge = Judge(place.recipe, place.texts.labels, "1000")
+    everything = load_space(str(place.space), place.recipe).list_all()
+    fitting = [settings for settings in everything if judge.judge(settings).fits]
+    assert 0 < len(fitting) < len(everything) == 6
+    assert sorted(map(json.dumps, trained)) == sorted(map(json.dumps, fitting))
     assert report.lines[-1] == f"no settings are left to try after {len(trained)} trials"
     assert found.margin.others == len(found.ranked) - 1
     assert list_facts(place.sweep(
         tmp_path / "sweep", space=space, num_trials=9, budget="1000"
     )) == list_facts(found)  # fmt: skip
+
+
+def test_what_fits_is_found_however_little_of_the_space_it_is(place, tmp_path):
+    """One rank in eight thousand, with one of two heads; rates cannot be counted."""
+    space = """
+    training.learning_rate = { low = 1e-3, high = 1e-2 }
+    adapter.rank = { low = 1, high = 8000 }
+    """
+    cheapest = change_recipe(place.recipe, {"adapter.rank": 1}, "test")
+    budget = plan_recipe(cheapest, place.texts.labels).trainable
+    found = place.sweep(tmp_path / "sweep", space=space, num_trials=2, budget=str(budget))
+    trained = [trial for trial in found.trials if trial.outcome in TRAINED]
+    assert [trial.settings["adapter.rank"] for trial in trained] == [1, 1]
+    rates = {trial.settings["training.learning_rate"] for trial in trained}
+    assert len(rates) == 2
+
+
+def test_a_range_of_a_few_numbers_has_an_end(place, tmp_path):
+    """Four of them in the digits that a recipe has; nothing counts them."""
+    space = "training.learning_rate = { low = 1e-3, high = 1.003e-3 }"
+    found = place.sweep(tmp_path / "sweep", space=space, num_trials=9, budget=None)
+    rates = [t.settings["training.learning_rate"] for t in found.trials if t.outcome in TRAINED]
+    assert sorted(rates) == [0.001, 0.001001, 0.001002, 0.001003]
+
+
+def test_a_space_of_which_nothing_fits_is_refused_with_its_table(place, tmp_path):
+    """Too many combinations to be counted at the start."""
+    targets = [f'{{ all = ["query", "value"], 0 = {["ffn"] * n} }}' for n in range(1, 203)]
+    space = f"""
+    training.learning_rate = {{ low = 1e-3, high = 1e-2 }}
+    adapter.targets = {{ choices = [{", ".join(targets)}] }}
+    """
+    with pytest.raises(SettingsError, match="100 trials in a row were refused.*smallest of them"):
+        place.sweep(tmp_path / "sweep", space=space, budget="100")
+    assert (tmp_path / "sweep" / "trials.csv").read_text().count("over the budget of 100") == 100
+
+
+def test_a_process_that_dies_after_a_claim_found_nothing_leaves_its_trial(place, tmp_path):
+    """Whether to wait is known from the claim itself: whoever died since is noticed by the next."""
+    place.space.write_text(SPACE)
+    space = load_space(str(place.space), place.recipe)
+    with open_study(tmp_path, space, "accuracy", seed=0) as ours:
+        with open_study(tmp_path, space, "accuracy", seed=0) as theirs:
+            assert theirs.claim(1, lambda _: Judgement(1)) is not None
+            assert ours.claim(1, lambda _: Judgement(1)) is None
+        assert ours.is_shared
+        taken = ours.claim(1, lambda _: Judgement(1))
+        assert taken is not None
+        assert taken.number == 0
+
+
+def test_a_stop_ends_a_search_for_settings_that_fit(claim):
+    def stop():
+        raise Interrupted("stopped")
+
+    with claim() as (study, _), pytest.raises(Interrupted):
+        study.claim(9, lambda _: Judgement(1, "over"), check=stop)
 
 
 def test_a_trial_that_cannot_be_trained_does_not_end_the_sweep(place, tmp_path):
@@ -355,6 +417,13 @@ def test_a_trial_that_gets_further_or_was_stopped_is_not_given_up(claim):
                 study.report(10 * start, ValidationRecord(1.0, 0.5, 0.5, 0.5), 1.0)
             elif start > 5:
                 study.release()
+
+
+def test_a_trial_whose_checkpoints_get_further_is_not_given_up(claim, tmp_path):
+    for start in range(6):
+        with claim() as (_, claimed):
+            assert claimed.number == 0
+            (tmp_path / f"running/trial-0/checkpoints/step-{start:08d}").mkdir(parents=True)
 
 
 def test_of_evaluations_with_equal_accuracy_that_of_the_lower_loss_counts(claim):
@@ -416,7 +485,8 @@ def test_a_pruned_trial_leaves_no_checkpoint_and_does_not_win(place, tmp_path):
 
 
 def test_without_optuna_the_command_to_install_it_is_said(monkeypatch):
-    for name in ("textlora.sweep", "textlora.study", "textlora.sweepfolder"):
+    names = ("sweep", "study", "studystore", "sweepfolder")
+    for name in (f"textlora.{name}" for name in names):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(SettingsError, match=r"pip install 'textlora\[sweep\]'"):

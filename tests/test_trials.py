@@ -57,17 +57,31 @@ def test_the_standard_error_is_that_of_drawing_texts():
     assert compute_standard_error(1.0, 50) > 0.0
 
 
+def describe(*ranked, metric="accuracy"):
+    return compute_margin(ranked, 180, metric).describe()
+
+
 def test_the_verdict_says_what_these_texts_cannot_tell_apart():
     ranked = [make_trial(4, 0.90, 500), make_trial(2, 0.89, 90), make_trial(1, 0.70, 10)]
-    margin = compute_margin(ranked, 180)
+    margin = compute_margin(ranked, 180, "accuracy")
     assert [trial.number for trial in margin.close] == [2]
     assert margin.describe().endswith(
         "1 of the 2 others are within that, and these texts cannot tell them apart: the smallest "
         "of them is trial 2 with 90 parameters"
     )
-    assert "may still be chance" in compute_margin([ranked[0], make_trial(3, 0.87)], 180).describe()
-    assert "two standard errors" in compute_margin([ranked[0], ranked[2]], 180).describe()
-    assert "no other trial" in compute_margin(ranked[:1], 180).describe()
+    assert "may still be chance" in describe(ranked[0], make_trial(3, 0.87))
+    assert "two standard errors" in describe(ranked[0], ranked[2])
+    assert "no other trial" in describe(ranked[0])
+
+
+def test_the_best_by_loss_is_not_called_the_most_accurate():
+    found = describe(make_trial(0, 0.80), make_trial(1, 0.95), metric="loss")
+    assert found.endswith(
+        "another has 15.0 points more: the loss of validation has chosen, see training.best_metric"
+    )
+    assert "cannot tell them apart" in describe(
+        make_trial(0, 0.80), make_trial(1, 0.81), metric="loss"
+    )
 
 
 def test_the_table_holds_every_trial_with_its_settings():

@@ -170,6 +170,11 @@ def load_weights(run: Path, step: int, shapes: dict[str, Size]) -> dict[str, Ten
         ) from None
 
 
+def find_newest_step(run: Path) -> int:
+    """The step of the newest checkpoint, whole or not; 0 without one."""
+    return max(_list_steps(run), default=0)
+
+
 def delete_checkpoints(run: Path) -> None:
     """Forget everything that could be continued."""
     remove_folder(run / CHECKPOINTS)

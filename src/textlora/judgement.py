@@ -29,6 +29,11 @@ class Judgement:
     parameters: int | None
     refusal: str = ""
 
+    @property
+    def fits(self) -> bool:
+        """Whether it may be trained."""
+        return self.parameters is not None and not self.refusal
+
 
 class Judge:
     """Counts recipes against a budget, each combination of what matters once."""
@@ -47,8 +52,11 @@ class Judge:
             self._known[key] = self._count(counted)
         return self._known[key]
 
-    def check_space(self, space: Space) -> None:
-        """Look at all that the space combines, ranges at their low ends.
+    def check_space(self, space: Space) -> list[dict[str, Any]]:
+        """Look at all that the space combines, ranges at their low ends: what of it fits.
+
+        Only settings that decide the number of parameters are in it. Empty where there are too
+        many combinations to look at.
 
         Raises:  SettingsError if a choice fits no model, or nothing fits the budget: it names the
         smallest that was seen.
@@ -62,7 +70,7 @@ class Judge:
             for values in itertools.islice(itertools.product(*options), _MAX_COMBINATIONS + 1)
         ]
         if len(combinations) > _MAX_COMBINATIONS:
-            return  # what does not fit is found on the way
+            return []  # what does not fit is found on the way
         judged = [self.judge(settings) for settings in combinations]
         problems = [item.refusal for item in judged if item.parameters is None]
         if len(problems) == len(judged):
@@ -76,13 +84,17 @@ class Judge:
                 ]
                 if all(item.parameters is None for item in having):
                     raise SettingsError(f"space: {name} = {json.dumps(value)}: {having[0].refusal}")
-        if all(item.refusal for item in judged):
+        fitting = [
+            settings for found, settings in zip(judged, combinations, strict=True) if found.fits
+        ]
+        if not fitting:
             smallest = min(item.parameters for item in judged if item.parameters is not None)
             raise SettingsError(
                 f"--budget: {self._budget} is too little for everything that the space combines; "
                 f"the smallest of it trains {smallest:,} parameters; "
                 "allow as many, or widen --space"
             )
+        return fitting
 
     def _count(self, settings: dict[str, Any]) -> Judgement:
         try:

@@ -13,7 +13,7 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -53,12 +53,14 @@ class Range:
 
     @property
     def steps(self) -> Sequence[Any] | None:
-        """All values, where they can be counted."""
+        """All values, where they can be counted and are not too many."""
         step = self.step or (1.0 if self.whole else 0.0)
         if not step:
             return None
-        count = int((self.high - self.low) / step + 1e-9) + 1
-        return [self.round(self.low + index * step) for index in range(min(count, _COUNTABLE + 1))]
+        count = (self.high - self.low) / step  # may be too large for a whole number
+        if count > _COUNTABLE:
+            return None
+        return [self.round(self.low + index * step) for index in range(int(count + 1e-9) + 1)]
 
     def describe(self) -> dict[str, Any]:
         """The range as its file has it."""
@@ -232,7 +234,7 @@ def _parse_choices(name: str, values: Any) -> Choices:
     if not isinstance(values, list) or len(values) < 2:
         raise SettingsError(f"{name}: choices is a list of two or more, got {values!r}")
     choices = Choices(name, tuple(values))
-    if len(set(choices.keys)) < len(values):
+    if any(a == b for a, b in itertools.combinations(values, 2)):  # 1 and 1.0 too
         raise SettingsError(f"{name}: a choice is there twice in {values!r}; keep one")
     return choices
 
@@ -254,7 +256,17 @@ def _parse_range(name: str, entry: dict[str, Any], kind: Any) -> Range:
         raise SettingsError(f"{name}: log needs a low above 0 and no step, got {entry!r}")
     if step is not None and not 0 < step <= high - low:
         raise SettingsError(f"{name}: step must be above 0 and fit the range, got {step}")
-    return Range(name, kind(low), kind(high), log, step, whole=kind is int)
+    return _end_on_step(Range(name, kind(low), kind(high), log, step, whole=kind is int))
+
+
+def _end_on_step(found: Range) -> Range:
+    """Without what lies above the last step, which no draw reaches."""
+    if found.step is None:
+        return found
+    count = (found.high - found.low) // found.step
+    if found.low + (count + 1) * found.step <= found.high + 1e-9 * found.step:
+        count += 1  # 0.3 // 0.1 is 2
+    return replace(found, high=found.round(found.low + count * found.step))
 
 
 def _is_on_step(dimension: Range, value: float) -> bool:

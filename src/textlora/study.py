@@ -1,6 +1,7 @@
 """The trials of a sweep as an Optuna study in SQLite, shared by processes and by later starts.
 
     FOLDER/study.db       the study
+    FOLDER/running/       run folders of trials that are not at their end
     FOLDER/.lock          held while a process claims a trial
     FOLDER/.worker-*      held by each process as long as it lives
 
@@ -10,7 +11,7 @@ under its number and with its settings; nobody waits for a time to run out.
 
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,15 @@ from typing import Any
 
 import numpy as np
 
+from textlora.checkpoints import find_newest_step
 from textlora.errors import SettingsError, UnfinishedError, shorten_message
 from textlora.files import lock_file
 from textlora.history import ValidationRecord
 from textlora.judgement import Judgement
 from textlora.settings import Metric
 from textlora.sharing import hold_folder, is_alive
-from textlora.space import Choices, Range, Space
+from textlora.space import Space
+from textlora.studystore import WHOLE, encode_value, open_store, read_trial, suggest_value
 from textlora.trials import TRAINED, Outcome, Trial, find_twin, list_untried
 
 try:
@@ -34,16 +37,12 @@ try:
 except ImportError:
     raise SettingsError("sweep: Optuna is not installed; pip install 'textlora[sweep]'") from None
 
-STUDY = "study.db"
-WHOLE = 1_000  # a whole run, in the thousandths that evaluations are told by
-_NAME = "textlora"
+STUDY, RUNNING = "study.db", "running"
 _FIGURES = ("loss", "accuracy", "f1_weighted", "f1_macro")  # of validation, kept for each trial
 _WORKER = ".worker-"
-_SQLITE_WAIT_S = 120.0  # for a writer that a busy machine has stopped in the middle
 _MAX_REFUSED = 100  # in a row, before a claim is given up
-_MAX_STARTS = 3  # of a trial whose process always ends without an evaluation, as for lack of memory
-_NUM_UNPRUNED = 4  # finished trials before any is pruned
-_UNPRUNED_SHARE = WHOLE // 5  # of each run: the learning rate warms up there
+_PATIENCE = 10  # refusals in a row, before one that fits is taken instead of the sampler's
+_MAX_STARTS = 3  # of a trial whose process always ends before it got further, as for lack of memory
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,10 @@ class Study:
     def __init__(self, folder: Path, space: Space, metric: Metric, seed: int, worker: str) -> None:
         self.metric = metric
         self._folder, self._space, self._seed, self._worker = folder, space, seed, worker
-        self._study = _open(folder / STUDY, metric)
+        self._study = open_store(folder / STUDY, metric)
         self._all = space.list_all()
         self._trial: Any = None
+        self._is_shared = False
 
     @property
     def smaller_is_better(self) -> bool:
@@ -76,37 +76,49 @@ class Study:
         if settings is not None and not self._study.get_trials(deepcopy=False):
             self._enqueue(settings)
 
-    def claim(self, num_trials: int, judge: Callable[[dict[str, Any]], Judgement]) -> Claim | None:
+    def claim(
+        self,
+        num_trials: int,
+        judge: Callable[[dict[str, Any]], Judgement],
+        fitting: Sequence[dict[str, Any]] = (),
+        check: Callable[[], None] = lambda: None,
+    ) -> Claim | None:
         """The next trial for this process; None where no more are wanted, or nothing is untried.
 
         Refused trials are told as such and do not count. Nor do those whose settings were tried
-        before: they would give the same figures.
+        before: they would give the same figures. `fitting` are settings that are known to be
+        granted, perhaps some of each trial's; `check` is called before each draw.
 
-        Raises:  SettingsError if a hundred in a row are refused.
+        Raises:  SettingsError if a hundred in a row are refused, and what `check` raises.
         """
         refused: list[Judgement] = []
+        repeated = 0
         with hold_folder(self._folder):
             while len(refused) < _MAX_REFUSED:
-                if not self._take(num_trials):
+                check()
+                if repeated == _MAX_REFUSED or not self._take(num_trials, judge):
                     return None
                 settings = self._suggest()
                 if self._is_stuck():
                     self.drop("failed", f"ended its process {_MAX_STARTS} times")
                     continue
-                if self._all is not None:  # else a repetition is too unlikely to be looked for
-                    twin = find_twin(self.list_trials(), settings, self._trial.number)
-                    if twin is not None:
-                        self.drop("repeated", f"has the settings of trial {twin}")
-                        self._enqueue_untried(self._all)
-                        continue
+                twin = find_twin(self.list_trials(), settings, self._trial.number)
+                if twin is not None:
+                    self.drop("repeated", f"has the settings of trial {twin}")
+                    repeated += 1
+                    # The sampler circles around what is good: the next is one of the others.
+                    self._enqueue_fitting(judge, ())
+                    continue
                 judged = judge(settings)
                 if judged.parameters is not None:
                     self._trial.set_user_attr("parameters", judged.parameters)
-                if judged.parameters is not None and not judged.refusal:
+                if judged.parameters is not None and judged.fits:
                     seconds = self._find(self._trial.number).user_attrs.get("seconds", 0.0)
                     return Claim(self._trial.number, settings, judged.parameters, seconds)
                 self.drop("refused", judged.refusal)
                 refused.append(judged)
+                if len(refused) % _PATIENCE == 0:
+                    self._enqueue_fitting(judge, fitting)
         counted = [item.parameters for item in refused if item.parameters]
         smallest = f"; the smallest of them trains {min(counted):,} parameters" if counted else ""
         raise SettingsError(
@@ -149,25 +161,26 @@ class Study:
         """Leave the claimed trial to a later start; that this one ends is not its fault."""
         self._trial.set_user_attr("starts", 0)
 
+    @property
     def is_shared(self) -> bool:
-        """Whether another process is training a trial."""
-        stored = self._study.get_trials(deepcopy=False)
-        return any(item.state == TrialState.RUNNING and self._is_owned(item) for item in stored)
+        """Whether another process was training a trial when this one last claimed."""
+        return self._is_shared
 
     def list_trials(self) -> list[Trial]:
         """All trials that any process has begun, in their order."""
         stored = self._study.get_trials(deepcopy=False)
-        return [self._convert(item) for item in stored if item.state != TrialState.WAITING]
+        return [self._read(item) for item in stored if item.state != TrialState.WAITING]
 
-    def _take(self, num_trials: int) -> bool:
+    def _take(self, num_trials: int, judge: Callable[[dict[str, Any]], Judgement]) -> bool:
         """Make a trial ours: one that a process has left behind, else a new one."""
         stored = self._study.get_trials(deepcopy=False)
         running = [item for item in stored if item.state == TrialState.RUNNING]
         left = [item for item in running if not self._is_owned(item)]
-        trained = sum(self._convert(item).outcome in TRAINED for item in stored)
+        self._is_shared = len(left) < len(running)
+        trained = sum(self._read(item).outcome in TRAINED for item in stored)
         if trained + len(running) - len(left) >= num_trials:
             return False
-        if self._all is not None and not left and not list_untried(self.list_trials(), self._all):
+        if self._all is not None and not left and self._find_untried(self._all, judge) is None:
             return False
         begun = sum(item.state != TrialState.WAITING for item in stored)
         self._study.sampler = self._make_sampler(left[0].number if left else begun)
@@ -185,61 +198,67 @@ class Study:
         return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
 
     def _suggest(self) -> dict[str, Any]:
-        return {item.name: _suggest_value(self._trial, item) for item in self._space.dimensions}
+        return {item.name: suggest_value(self._trial, item) for item in self._space.dimensions}
 
     def _is_stuck(self) -> bool:
         """Whether the taken trial has ended its process again and again."""
         known = self._find(self._trial.number)
-        evaluated = len(known.intermediate_values)
+        # An epoch may last longer than any process lives: checkpoints count too.
+        step = find_newest_step(name_run(self._folder, self._trial.number))
+        progress = [len(known.intermediate_values), step]
         starts = 1
-        if known.user_attrs.get("evaluated") == evaluated:
+        if known.user_attrs.get("progress") == progress:
             starts += known.user_attrs["starts"]
-        self._trial.set_user_attr("evaluated", evaluated)
+        self._trial.set_user_attr("progress", progress)
         self._trial.set_user_attr("starts", starts)
         return starts > _MAX_STARTS
 
-    def _enqueue_untried(self, everything: list[dict[str, Any]]) -> None:
-        """The sampler circles around what is good: the next trial is one of the others."""
-        if untried := list_untried(self.list_trials(), everything):
+    def _enqueue_fitting(
+        self,
+        judge: Callable[[dict[str, Any]], Judgement],
+        fitting: Sequence[dict[str, Any]],
+    ) -> None:
+        """Make the next trial an untried one that is granted, where the space can be counted.
+
+        Else one of `fitting`: the sampler draws what that leaves open.
+        """
+        if self._all is not None:
+            if (untried := self._find_untried(self._all, judge)) is not None:
+                self._enqueue(untried)
+        elif fitting:
             random = np.random.default_rng([self._seed, self._trial.number])
-            self._enqueue(untried[random.integers(len(untried))])
+            self._enqueue(fitting[int(random.integers(len(fitting)))])
+
+    def _find_untried(
+        self, everything: list[dict[str, Any]], judge: Callable[[dict[str, Any]], Judgement]
+    ) -> dict[str, Any] | None:
+        """Any of what no trial has, and what is granted; None where all such were tried."""
+        trials = self.list_trials()
+        untried = list_untried(trials, everything)
+        order = np.random.default_rng([self._seed, len(trials)]).permutation(len(untried))
+        return next((untried[i] for i in order if judge(untried[i]).fits), None)
 
     def _enqueue(self, settings: dict[str, Any]) -> None:
         self._study.enqueue_trial({
-            dimension.name: _encode(dimension, settings[dimension.name])
+            dimension.name: encode_value(dimension, settings[dimension.name])
             for dimension in self._space.dimensions
+            if dimension.name in settings
         })  # fmt: skip
 
     def _is_owned(self, stored: FrozenTrial) -> bool:
         worker = stored.user_attrs.get("worker")
         return worker is not None and is_alive(self._folder / worker)
 
+    def _read(self, stored: FrozenTrial) -> Trial:
+        return read_trial(stored, self._space, self.metric)
+
     def _find(self, number: int) -> FrozenTrial:
         return self._study.get_trials(deepcopy=False)[number]
 
-    def _convert(self, stored: FrozenTrial) -> Trial:
-        known = stored.user_attrs
-        outcomes: dict[TrialState, Outcome] = {
-            TrialState.COMPLETE: "finished",
-            TrialState.PRUNED: known.get("outcome", "pruned"),
-            TrialState.FAIL: known.get("outcome", "failed"),
-        }
-        figures = known.get("figures", {})
-        return Trial(
-            number=stored.number,
-            outcome=outcomes.get(stored.state, "unfinished"),
-            settings={
-                item.name: _decode(item, stored.params[item.name])
-                for item in self._space.dimensions
-                if item.name in stored.params
-            },
-            value=figures.get(self.metric),
-            figures=figures,
-            curve=dict(sorted(stored.intermediate_values.items())),
-            parameters=known.get("parameters", 0),
-            seconds=known.get("seconds", 0.0),
-            reason=known.get("reason", ""),
-        )
+
+def name_run(folder: Path, number: int) -> Path:
+    """The run folder of a trial while it lasts."""
+    return folder / RUNNING / f"trial-{number}"
 
 
 @contextmanager
@@ -265,42 +284,3 @@ def open_study(folder: Path, space: Space, metric: Metric, seed: int) -> Iterato
             f"{folder}: cannot be read or written ({reason}); make room and run the same "
             "command again, or choose another --out"
         ) from None
-
-
-def _open(path: Path, metric: Metric) -> Any:
-    # Its lines would stand between ours; what it raises is enough.
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-    def connect() -> sqlite3.Connection:
-        return sqlite3.connect(path, timeout=_SQLITE_WAIT_S, check_same_thread=False)
-
-    # Through `creator`, because a path may have characters that mean something in a URL.
-    storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": connect})
-    # The median compares a trial with whole ones at the same point. Halving (Hyperband) would drop
-    # two thirds after a first evaluation, where the order of learning rates is not yet the last.
-    pruner = optuna.pruners.MedianPruner(_NUM_UNPRUNED, n_warmup_steps=_UNPRUNED_SHARE)
-    return optuna.create_study(
-        storage=storage,
-        study_name=_NAME,
-        load_if_exists=True,
-        direction="minimize" if metric == "loss" else "maximize",
-        pruner=pruner,
-    )
-
-
-def _suggest_value(trial: Any, item: Range | Choices) -> Any:
-    if isinstance(item, Choices):
-        return _decode(item, trial.suggest_categorical(item.name, item.keys))
-    suggest = trial.suggest_int if item.whole else trial.suggest_float
-    step = item.step or (1 if item.whole else None)
-    return _decode(item, suggest(item.name, item.low, item.high, step=step, log=item.log))
-
-
-def _encode(item: Range | Choices, value: Any) -> Any:
-    if isinstance(item, Choices):
-        return item.keys[item.values.index(value)]
-    return value
-
-
-def _decode(item: Range | Choices, stored: Any) -> Any:
-    return item.values[item.keys.index(stored)] if isinstance(item, Choices) else item.round(stored)

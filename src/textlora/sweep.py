@@ -7,6 +7,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,7 +31,8 @@ from textlora.progress import Reporter, Tracker
 from textlora.settings import Metric, Recipe
 from textlora.sharing import hold_folder
 from textlora.space import Space, change_recipe
-from textlora.study import WHOLE, Claim, Study, open_study
+from textlora.study import Claim, Study, name_run, open_study
+from textlora.studystore import WHOLE
 from textlora.sweepfolder import (
     BEST,
     PICTURE,
@@ -38,7 +40,6 @@ from textlora.sweepfolder import (
     SweepOrigin,
     claim_folder,
     drop_runs,
-    name_run,
     write_found,
 )
 from textlora.timetable import Timetable
@@ -66,6 +67,7 @@ class _Search:
     folder: Path
     study: Study
     judge: Judge
+    fitting: list[dict[str, Any]]
     num_trials: int
     report: Reporter
     stop: StopRequest
@@ -94,7 +96,7 @@ def run_sweep(
     Interrupted, Terminated or UnfinishedError where the same command goes on.
     """
     judge = Judge(recipe, texts.labels, budget)
-    judge.check_space(space)
+    fitting = judge.check_space(space)
     found = encoderfiles.locate_encoder(recipe.model)
     weights = encoderfiles.compute_weights_fingerprint(found.folder)
     claim_folder(folder, SweepOrigin(recipe, space, budget, texts.fingerprint, weights))
@@ -104,7 +106,7 @@ def run_sweep(
         share_prefixes(),
         open_study(folder, space, metric, seed) as study,
     ):
-        search = _Search(recipe, texts, folder, study, judge, num_trials, report, stop)
+        search = _Search(recipe, texts, folder, study, judge, fitting, num_trials, report, stop)
         with hold_folder(folder):
             study.enqueue(space.find_start(recipe))
             _write(search)
@@ -115,6 +117,10 @@ def run_sweep(
                 f"{folder}: stopped, {_count(study)} of {num_trials} trials are done and the "
                 "one that was stopped is saved; run the same command again to continue"
             ) from None
+        except SettingsError:
+            with hold_folder(folder):
+                _write(search)  # what was refused, and for how many parameters
+            raise
         return _conclude(search)
 
 
@@ -124,15 +130,16 @@ def _train_trials(search: _Search) -> None:
     done = _count(study)
     with report.track("trials", search.num_trials, done) as bar:
         while True:
-            search.stop.check()
-            claim = study.claim(search.num_trials, search.judge.judge)
+            claim = study.claim(
+                search.num_trials, search.judge.judge, search.fitting, search.stop.check
+            )
             if claim is not None:
                 _train_trial(search, claim, bar)
                 with hold_folder(search.folder):
                     _write(search)
             before, done = done, _count(study)
             bar.advance(done - before)
-            if claim is None and not study.is_shared():
+            if claim is None and not study.is_shared:
                 if done < search.num_trials:
                     report.say(f"no settings are left to try after {done} trials")
                 return
@@ -222,11 +229,16 @@ def _conclude(search: _Search) -> Sweep:
     ranked = rank_trials(trials, smaller_is_better=study.smaller_is_better)
     if not ranked:
         tried = [trial for trial in trials if trial.outcome in TRAINED]
+        if not tried:
+            raise SettingsError(
+                f"{folder}: nothing that the space combines may be trained; see {TABLE} there, "
+                "widen --space or raise --budget"
+            )
         raise TextloraError(
             f"{folder}: none of {len(tried)} trials was finished, the last one: "
             f"{tried[-1].reason}; narrow --space, learning rates first"
         )
-    margin = compute_margin(ranked, len(search.texts.validation.texts))
+    margin = compute_margin(ranked, len(search.texts.validation.texts), study.metric)
     with hold_folder(folder):
         _write(search)  # another process may have told its last trial, and not yet the files
         picture = save_figure(draw_pareto(trials, margin, study.metric), folder / PICTURE)

@@ -23,11 +23,10 @@ from textlora.rundir import CHECKPOINTS, SWEEP
 from textlora.settings import Recipe, format_recipe
 from textlora.sharing import hold_folder
 from textlora.space import Space
-from textlora.study import STUDY
+from textlora.study import RUNNING, STUDY, name_run
 from textlora.trials import Trial, format_table
 
 BEST, TABLE, PICTURE = "best.toml", "trials.csv", "pareto.png"
-_RUNNING = "running"
 _NONE = "none"  # TOML has no word for it
 
 
@@ -71,15 +70,10 @@ def claim_folder(folder: Path, origin: SweepOrigin) -> None:
         ) from None
 
 
-def name_run(folder: Path, number: int) -> Path:
-    """The run folder of a trial while it lasts."""
-    return folder / _RUNNING / f"trial-{number}"
-
-
 def drop_runs(folder: Path, unfinished: Sequence[int]) -> None:
     """Delete run folders of trials that are at their end; a crash may have come before that."""
     kept = {name_run(folder, number).name for number in unfinished}
-    for path in (folder / _RUNNING).glob("*"):
+    for path in (folder / RUNNING).glob("*"):
         if path.name not in kept:
             shutil.rmtree(path, ignore_errors=True)
 

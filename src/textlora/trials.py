@@ -44,7 +44,8 @@ class Trial:
 class Margin:
     """How far the best trial is above the others, in accuracy on `num_texts` validation texts.
 
-    `close` are the finished ones that are not worse by more than one standard error.
+    `close` are the finished ones whose accuracy is within one standard error of it. The best by
+    another `metric` may be less accurate than others: `lead` is below 0 then.
     """
 
     num_texts: int
@@ -53,6 +54,7 @@ class Margin:
     others: int
     close: tuple[Trial, ...]
     lead: float | None  # over the most accurate other one; None without one
+    metric: Metric = "accuracy"
 
     def describe(self) -> str:
         """The same in words."""
@@ -63,6 +65,11 @@ class Margin:
         )
         if self.lead is None:
             return f"{start}; no other trial was finished"
+        if self.lead < -self.standard_error:
+            return (
+                f"{start}; another has {-100 * self.lead:.1f} points more: the {self.metric} of "
+                "validation has chosen, see training.best_metric"
+            )
         if self.close:
             smallest = min((self.best, *self.close), key=lambda t: (t.parameters, t.seconds))
             cheap = (
@@ -149,8 +156,8 @@ def compute_standard_error(share: float, count: int) -> float:
     return math.sqrt(adjusted * (1 - adjusted) / total)
 
 
-def compute_margin(ranked: Sequence[Trial], num_texts: int) -> Margin:
-    """The first of ranked trials beside the others.
+def compute_margin(ranked: Sequence[Trial], num_texts: int, metric: Metric) -> Margin:
+    """The first of ranked trials beside the others; `metric` has ranked them.
 
     Source:  Breiman et al. 1984, Classification and Regression Trees, 3.4.3: what is within one
     standard error of the best is as good.
@@ -162,8 +169,9 @@ def compute_margin(ranked: Sequence[Trial], num_texts: int) -> Margin:
         best=best,
         standard_error=error,
         others=len(others),
-        close=tuple(trial for trial in others if best.accuracy - trial.accuracy <= error),
+        close=tuple(trial for trial in others if abs(best.accuracy - trial.accuracy) <= error),
         lead=best.accuracy - max(t.accuracy for t in others) if others else None,
+        metric=metric,
     )
 
 
