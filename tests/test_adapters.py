@@ -145,7 +145,10 @@ def test_layers_can_be_named_in_every_way(tiny_bert, selector, layers):
         ({"last 3": ("query",)}, ["does not exist", "2 layers"]),
         ({"last 0": ("query",)}, ["does not exist", "2 layers"]),
         ({"first": ("query",)}, ["'first'", "last 4"]),
-        ({"1-0": ("query",)}, ["1-0"]),
+        ({"1-0": ("query",)}, ["'1-0' end before they begin"]),
+        ({"0,1-0": ("query",)}, ["'0,1-0' end before they begin"]),
+        ({"0-999999999": ("query",)}, ["layer 999999999 does not exist"]),
+        ({"9" * 5000: ("query",)}, ["not understood"]),
     ],
 )
 def test_a_target_that_does_not_exist_is_an_error_that_lists_what_exists(tiny_bert, targets, parts):

@@ -31,7 +31,7 @@ def test_a_budget_is_understood_as_written(text, expected):
 @pytest.mark.parametrize(
     "text",
     ["", "0", "-5", "a lot", "1G", "1M parameters", "1e6", "nan", "%", "0,5%", "1,5M", "0,500k",
-     "12,34", "9" * 400],
+     "12,34", "9" * 400, "9" * 305 + "M"],
 )  # fmt: skip
 def test_what_is_no_budget_is_refused(text):
     with pytest.raises(SettingsError, match="not understood; write a number such as"):

@@ -16,7 +16,7 @@ from textlora.pipeline import train_run
 from textlora.predictor import Predictor
 from textlora.progress import Reporter
 from textlora.repeats import train_repeats
-from textlora.seeds import read_repeats, write_repeats
+from textlora.seeds import compare_seeds, read_repeats, write_repeats
 from textlora.significance import compute_spread
 
 
@@ -115,6 +115,31 @@ def test_a_test_split_that_has_changed_is_measured_in_every_repeat(trained, reci
     texts = load_labelled_texts(recipe.data.model_copy(update={"source": str(data)}))
     without = train_repeats(recipe, texts, tmp_path / "run", 2, resume="auto", report=report)
     assert list(without.splits) == ["validation"]
+
+
+def test_figures_on_another_test_split_are_not_compared(trained, recipe, tmp_path):
+    run, _, _ = trained
+    data = shutil.copytree(recipe.data.source, tmp_path / "data")
+    write_csv(data / "test.csv", make_rows(30, seed=4))
+    other = shutil.copytree(run, tmp_path / "run")
+    texts = load_labelled_texts(recipe.data.model_copy(update={"source": str(data)}))
+    assert compare_seeds(run, other, "test") is not None
+    train_repeats(recipe, texts, other, 2, resume="auto", report=Messages())
+    assert compare_seeds(run, other, "test") is None
+    assert compare_seeds(run, other, "validation") is not None
+
+
+def test_a_single_run_does_not_take_the_place_of_repeats(trained, recipe, tiny_run, tmp_path):
+    folder = shutil.copytree(trained[0], tmp_path / "run")
+    texts = load_labelled_texts(recipe.data)
+    before = (folder / "manifest.json").read_bytes()
+    for resume in ("auto", "never"):
+        with pytest.raises(SettingsError, match="holds several seeds; choose another --out"):
+            train_run(recipe, texts, folder, resume=resume, report=Messages())
+    assert (folder / "manifest.json").read_bytes() == before
+    # Another classifier put there by other means has no figures of these.
+    rundir.copy_classifier(tiny_run, folder)
+    assert read_repeats(folder) is None
 
 
 def test_a_copy_that_fails_leaves_the_older_classifier(trained, recipe, tmp_path, monkeypatch):

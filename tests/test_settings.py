@@ -50,6 +50,7 @@ def test_targets_can_be_assigned_as_a_table():
         ("training.learning_rate=fast", ["training.learning_rate", "fast"]),
         ("dropout.start=1.5", ["dropout.start", "1.5"]),
         ('adapter.targets={all = ["queri"]}', ["queri", "query"]),
+        ('data.label_names=["x", "y", "y"]', ["data.label_names: y is there twice", "'x', 'y'"]),
         ("rank=8", ["rank=8", "section.name=value"]),
         ("adapter.rank", ["adapter.rank", "section.name=value"]),
     ],

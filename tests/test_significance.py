@@ -50,6 +50,22 @@ def test_three_more_right_answers_are_no_difference_and_words_say_so():
     assert found.describe().startswith("no difference shown (+2.0 points, -")
 
 
+@pytest.mark.parametrize("both", [0, 100, 100_000])
+def test_the_interval_has_zero_inside_where_the_test_shows_nothing_and_only_there(both):
+    """Five texts, all to one side: the exact test cannot tell, and drawing texts anew would."""
+    for only_first in range(1, 9):
+        for only_second in range(3):
+            found = compare_answers(*answers(only_first, only_second, both=both))
+            low, high = found.interval.low, found.interval.high
+            assert low <= found.difference <= high
+            if found.verdict == "no difference shown":
+                assert low <= 0.0 <= high
+            else:
+                assert low >= 0.0
+    assert compare_answers(*answers(5, 0)).verdict == "no difference shown"
+    assert compare_answers(*answers(6, 0)).verdict == "better"
+
+
 def test_the_interval_of_a_difference_holds_it_as_often_as_it_says():
     random = np.random.default_rng(5)
     held = 0
@@ -106,6 +122,7 @@ def test_a_difference_within_the_spread_of_seeds_is_no_improvement():
         .describe()
         .startswith("worse by 4.9")
     )
+    assert compare_repeats([0.9] * 3, [0.91, 0.92, 0.93]).p_value == pytest.approx(0.0742, abs=1e-4)
     for one, two in ((0.9, 0.91), (55 / 60, 56 / 60)):  # the second leaves rounding in the spread
         assert compare_repeats([one] * 3, [two] * 3).p_value == 1.0
     assert (

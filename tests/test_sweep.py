@@ -324,24 +324,26 @@ def test_what_fits_is_found_however_little_of_the_space_it_is(place, tmp_path):
     assert len(rates) == 2
 
 
-def test_a_range_of_a_few_numbers_has_an_end(place, tmp_path):
+def test_a_range_of_a_few_numbers_has_an_end(place, tmp_path, monkeypatch):
     """Four of them in the digits that a recipe has; nothing counts them."""
+    monkeypatch.setattr("textlora.study._MAX_REFUSED", 30)
     space = "training.learning_rate = { low = 1e-3, high = 1.003e-3 }"
     found = place.sweep(tmp_path / "sweep", space=space, num_trials=9, budget=None)
     rates = [t.settings["training.learning_rate"] for t in found.trials if t.outcome in TRAINED]
     assert sorted(rates) == [0.001, 0.001001, 0.001002, 0.001003]
 
 
-def test_a_space_of_which_nothing_fits_is_refused_with_its_table(place, tmp_path):
+def test_a_space_of_which_nothing_fits_is_refused_with_its_table(place, tmp_path, monkeypatch):
     """Too many combinations to be counted at the start."""
+    monkeypatch.setattr("textlora.study._MAX_REFUSED", 12)
     targets = [f'{{ all = ["query", "value"], 0 = {["ffn"] * n} }}' for n in range(1, 203)]
     space = f"""
     training.learning_rate = {{ low = 1e-3, high = 1e-2 }}
     adapter.targets = {{ choices = [{", ".join(targets)}] }}
     """
-    with pytest.raises(SettingsError, match="100 trials in a row were refused.*smallest of them"):
+    with pytest.raises(SettingsError, match="12 trials in a row were refused.*smallest of them"):
         place.sweep(tmp_path / "sweep", space=space, budget="100")
-    assert (tmp_path / "sweep" / "trials.csv").read_text().count("over the budget of 100") == 100
+    assert (tmp_path / "sweep" / "trials.csv").read_text().count("over the budget of 100") == 12
 
 
 def test_a_process_that_dies_after_a_claim_found_nothing_leaves_its_trial(place, tmp_path):

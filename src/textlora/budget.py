@@ -96,13 +96,15 @@ def parse_budget(text: str, total: int) -> int:
     Raises:  SettingsError if it is not understood or not positive.
     """
     match = _BUDGET.fullmatch(text.strip().lower())
-    number = float(re.sub("[,_ ]", "", match[1])) if match else 0.0
-    if match is None or not 0.0 < number < math.inf:
+    number = 0.0
+    if match:
+        factor = total / 100 if match[2] == "%" else _UNITS[match[2]]
+        number = float(re.sub("[,_ ]", "", match[1])) * factor
+    if not 0.0 < number < math.inf:
         raise SettingsError(
             f"--budget: {text!r} not understood; write a number such as 500000, 500k, 1M or 0.5%"
         )
-    factor = total / 100 if match[2] == "%" else _UNITS[match[2]]
-    return int(number * factor + 1e-6)
+    return int(number + 1e-6)
 
 
 def _build_skeleton(recipe: Recipe, labels: Sequence[str]) -> _Skeleton:

@@ -73,7 +73,7 @@ def load_labelled_texts(
         train=train,
         validation=validation,
         test=examples.get("test"),
-        fingerprint=_compute_fingerprint(labels, train, validation),
+        fingerprint=compute_fingerprint(labels, train, validation),
         notes=tuple(notes),
     )
 
@@ -114,7 +114,7 @@ def make_labelled_texts(
     examples = sample_examples(_number_labels(part, known, "data.label_names"), settings)
     _check_counts(examples, known, part.where)
     train, validation = split_examples(examples, settings, known)
-    fingerprint = _compute_fingerprint(known, train, validation)
+    fingerprint = compute_fingerprint(known, train, validation)
     return LabelledTexts(known, train, validation, None, fingerprint, tuple(notes))
 
 
@@ -134,6 +134,16 @@ def load_split(settings: DataSettings, split: str, labels: tuple[str, ...]) -> E
         raise DataError(f"{settings.source}: no {split!r} split; it has {', '.join(parts)}")
     part = _drop_empty(part, settings, [])
     return _number_labels(part, labels, "the classifier")
+
+
+def compute_fingerprint(labels: tuple[str, ...], *parts: Examples) -> str:
+    """SHA-256 of the label names, and of the labels and texts of these parts."""
+    digest = hashlib.sha256("\0".join(labels).encode())
+    for part in parts:
+        digest.update(part.label_ids.astype("<i8").tobytes())
+        for text in part.texts:
+            digest.update(text.encode("utf-8") + b"\0")
+    return digest.hexdigest()
 
 
 def _drop_empty(part: RawSplit, settings: DataSettings, notes: list[str]) -> RawSplit:
@@ -257,12 +267,3 @@ def _correct(
         + (f"; {outside} corrections are about held-out rows and change nothing" if outside else "")
     )
     return Examples(train.texts, label_ids, train.slices).take(kept)
-
-
-def _compute_fingerprint(labels: tuple[str, ...], *parts: Examples) -> str:
-    digest = hashlib.sha256("\0".join(labels).encode())
-    for part in parts:
-        digest.update(part.label_ids.astype("<i8").tobytes())
-        for text in part.texts:
-            digest.update(text.encode("utf-8") + b"\0")
-    return digest.hexdigest()

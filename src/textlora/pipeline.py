@@ -136,6 +136,7 @@ def copy_pictures(pictures: Sequence[Path], folder: Path) -> None:
 def _lock(run: Path) -> Iterator[None]:
     """Make the run folder and keep other processes from training in it."""
     rundir.refuse_sweep(run)
+    rundir.refuse_repeats(run)
     with ExitStack() as held:
         try:
             run.mkdir(parents=True, exist_ok=True)

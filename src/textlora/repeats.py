@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from textlora.data import LabelledTexts
+from textlora.data import LabelledTexts, compute_fingerprint
 from textlora.errors import SettingsError, TextloraError
 from textlora.evaluation import AnyEvaluation
 from textlora.files import MANIFEST, stage_folder, write_atomically, write_file
@@ -65,6 +65,7 @@ def train_repeats(
         seeds=tuple(found),
         best=f"seed-{best}",
         splits=_gather(found.values()),
+        test=compute_fingerprint(texts.labels, texts.test) if texts.test else "",
     )
     try:
         _copy_run(run / repeats.best, run)

@@ -131,7 +131,8 @@ def finish_saving(run: Path) -> None:
     saved = run / _NEXT
     if not saved.is_dir():
         return
-    (run / EVALUATION).unlink(missing_ok=True)  # the figures of an older classifier
+    for name in (EVALUATION, SEEDS):  # the figures of an older classifier
+        (run / name).unlink(missing_ok=True)
     with stage_folder(run / ADAPTER) as staged:
         for path in (saved / ADAPTER).iterdir():
             write_file(staged / path.name, path.read_bytes())
@@ -161,6 +162,17 @@ def refuse_sweep(folder: Path) -> None:
     """
     if (folder / SWEEP).exists():
         raise SettingsError(f"{folder}: holds a sweep; choose another --out")
+
+
+def refuse_repeats(folder: Path) -> None:
+    """Keep a single run from taking the place of the best of several, which has no checkpoints.
+
+    Raises:  SettingsError if there are such.
+    """
+    if (folder / SEEDS).exists():
+        raise SettingsError(
+            f"{folder}: holds several seeds; choose another --out, or give --seeds as before"
+        )
 
 
 def refuse_run(folder: Path) -> None:

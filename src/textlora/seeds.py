@@ -17,12 +17,14 @@ class Repeats:
     """Figures over repeats. `best` is the run that is best on validation; no test chose it.
 
     `splits` has split -> figure -> spread: accuracy, macro and weighted F1 (shares), loss (nats).
+    `test` is a SHA-256 fingerprint of the test split; empty without one.
     """
 
     runs: tuple[str, ...]
     seeds: tuple[int, ...]
     best: str
     splits: dict[str, dict[str, Spread]]
+    test: str = ""
 
 
 def write_repeats(run: Path, repeats: Repeats) -> None:
@@ -51,12 +53,17 @@ def read_repeats(run: Path) -> Repeats | None:
 def compare_seeds(first: Path, second: Path, split: str) -> Repeated | None:
     """Whether two runs differ in accuracy by more than their seeds do.
 
-    None unless both were trained with several seeds, on the same data, and measured on that split.
+    None unless both were trained with several seeds, on the same data, and measured on that split
+    of it as it is for both.
 
     Raises:  ModelError as `read_repeats` and `read_manifest`.
     """
-    repeats = [read_repeats(run) for run in (first, second)]
+    one, two = (read_repeats(run) for run in (first, second))
     manifests = [read_manifest(run) for run in (first, second)]
+    if one is None or two is None or split not in one.splits.keys() & two.splits.keys():
+        return None
+    # Validation is held out of the training data, whose fingerprint it shares.
     same = manifests[0].data_fingerprint == manifests[1].data_fingerprint
-    values = [r.splits[split]["accuracy"].values for r in repeats if r and split in r.splits]
-    return compare_repeats(*values) if same and len(values) == 2 else None
+    if not same or (split == "test" and one.test != two.test):
+        return None
+    return compare_repeats(*(r.splits[split]["accuracy"].values for r in (one, two)))

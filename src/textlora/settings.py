@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from textlora.errors import SettingsError
 from textlora.schedules import Shape
@@ -67,6 +67,14 @@ class DataSettings(_Section):
     max_train_rows: int = Field(
         0, ge=0
     )  # 0 = all; else a seeded random sample of the training rows
+
+    @field_validator("label_names")
+    @classmethod
+    def _check_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} is there twice, and labels would be merged")
+        return names
 
     @property
     def problem_type(self) -> ProblemType:
@@ -244,7 +252,7 @@ def _explain(problem: Any) -> str:
         for part in location[:-1]:
             section = section.model_fields[part].annotation
         return f"unknown setting {name}; known: {', '.join(section.model_fields)}"
-    message = str(problem["msg"])
+    message = str(problem["msg"]).removeprefix("Value error, ")  # of a check of ours
     if name == "adapter.variant" and problem["input"] in _REFUSED:
         return f"{name}: {problem['input']} {_REFUSED[problem['input']]}"
     return f"{name}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"

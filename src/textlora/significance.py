@@ -1,6 +1,7 @@
 """What chance alone could have done: intervals of figures, and paired tests of two classifiers."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -71,7 +72,8 @@ def compare_answers(
     """Test whether one of two classifiers is right more often on the same texts.
 
     Shapes:  first, second (texts,): whether each answer is right.
-    Source:  McNemar 1947, Psychometrika 12(2), in its exact form; percentile bootstrap over texts.
+    Source:  McNemar 1947, Psychometrika 12(2), in its exact form; percentile bootstrap over texts,
+    which is too narrow for a handful of differing texts: about zero the test decides.
     """
     total = len(first)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
@@ -79,13 +81,15 @@ def compare_answers(
     shares = np.array([only_first, only_second, total - only_first - only_second]) / total
     drawn = np.random.default_rng(seed).multinomial(total, shares, _SAMPLES)
     changed = only_first + only_second
+    difference = (only_first - only_second) / total
+    p_value = float(binomtest(only_first, changed).pvalue) if changed else 1.0
     return Paired(
         num_texts=total,
         only_first=only_first,
         only_second=only_second,
-        difference=(only_first - only_second) / total,
-        interval=_take_middle((drawn[:, 0] - drawn[:, 1]) / total),
-        p_value=float(binomtest(only_first, changed).pvalue) if changed else 1.0,
+        difference=difference,
+        interval=_agree(_take_middle((drawn[:, 0] - drawn[:, 1]) / total), difference, p_value),
+        p_value=p_value,
     )
 
 
@@ -153,8 +157,11 @@ def compare_repeats(first: Sequence[float], second: Sequence[float]) -> Repeated
     difference, noise = one.mean - two.mean, max(one.deviation, two.deviation)
     if noise == 0.0:
         return Repeated(difference, Interval(difference, difference), noise, 1.0)
-    found = ttest_ind(first, second, equal_var=False)
-    low, high = found.confidence_interval(1 - _LEVEL)
+    with warnings.catch_warnings():
+        # One side may be the same in every repeat, which is exact here.
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+        found = ttest_ind(first, second, equal_var=False)
+        low, high = found.confidence_interval(1 - _LEVEL)
     return Repeated(difference, Interval(float(low), float(high)), noise, float(found.pvalue))
 
 
@@ -252,6 +259,14 @@ def _judge(p_value: float, difference: float) -> Verdict:
     if p_value >= _LEVEL:
         return "no difference shown"
     return "better" if difference > 0 else "worse"
+
+
+def _agree(interval: Interval, difference: float, p_value: float) -> Interval:
+    """An interval that has zero inside where a test shows no difference, and outside otherwise."""
+    low, high = interval.low, interval.high
+    if _judge(p_value, difference) == "no difference shown":
+        return Interval(min(low, 0.0), max(high, 0.0))
+    return Interval(max(low, 0.0), high) if difference > 0.0 else Interval(low, min(high, 0.0))
 
 
 def _take_middle(values: npt.NDArray[np.float64]) -> Interval:

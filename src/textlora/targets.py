@@ -5,6 +5,9 @@ import re
 from textlora.errors import SettingsError
 from textlora.settings import Matrix
 
+_NUMBER = r"\d{1,9}"
+_PART = rf"{_NUMBER}(-{_NUMBER})?"
+
 
 def expand_targets(targets: dict[str, tuple[Matrix, ...]], num_layers: int) -> set[tuple[int, str]]:
     """Every (layer, term) that the targets name; `ffn` stands for `ffn_in` and `ffn_out`.
@@ -30,24 +33,30 @@ def _parse_layers(
     """Layer numbers of "all", "last 4", "3", "2-5" or "0,5,10"."""
     if selector == "all":
         return list(range(num_layers))
-    if match := re.fullmatch(r"last (\d+)", selector):
-        layers = list(range(num_layers - int(match[1]), num_layers))
-    elif re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", selector.replace(" ", "")):
-        bounds = [part.split("-") for part in selector.replace(" ", "").split(",")]
-        layers = [layer for b in bounds for layer in range(int(b[0]), int(b[-1]) + 1)]
+    if match := re.fullmatch(rf"last ({_NUMBER})", selector):
+        bounds = [(num_layers - int(match[1]), num_layers - 1)]
+    elif re.fullmatch(rf"{_PART}(,{_PART})*", selector.replace(" ", "")):
+        parts = [part.split("-") for part in selector.replace(" ", "").split(",")]
+        bounds = [(int(part[0]), int(part[-1])) for part in parts]
     else:
         raise SettingsError(
             f"adapter.targets: layers {selector!r} not understood; "
             'write "all", "last 4", "0", "2-5" or "0,5,10"'
         )
-    outside = [layer for layer in layers if not 0 <= layer < num_layers]
-    if outside or not layers:
-        raise SettingsError(
-            f"adapter.targets: layer {outside[0] if outside else selector} does not exist; "
-            f"this model has {num_layers} layers, 0 to {num_layers - 1}"
-            f"{_suggest(targets, num_layers)}"
-        )
-    return layers
+    for first, last in bounds:
+        outside = [layer for layer in (first, last) if not 0 <= layer < num_layers]
+        if outside:
+            raise SettingsError(
+                f"adapter.targets: layer {outside[0]} does not exist; "
+                f"this model has {num_layers} layers, 0 to {num_layers - 1}"
+                f"{_suggest(targets, num_layers)}"
+            )
+        if first > last:
+            raise SettingsError(
+                f"adapter.targets: layers {selector!r} end before they begin; "
+                "write the smaller number first"
+            )
+    return [layer for first, last in bounds for layer in range(first, last + 1)]
 
 
 def _suggest(targets: dict[str, tuple[Matrix, ...]], num_layers: int) -> str:
