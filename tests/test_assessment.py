@@ -95,6 +95,21 @@ def test_training_data_that_has_changed_is_noticed(own):
     predictor.recipe = predictor.recipe.model_copy(update={"data": settings})
     found = assess_split(run, predictor, settings, "test").evaluation
     assert found.notes == ("the training data has changed since this run was trained",)
+    held = assess_split(run, predictor, settings, "validation").evaluation
+    assert held.notes[0].endswith("; some of these texts may have been trained on")
+    assert not held.chose_checkpoint
+
+
+def test_other_data_is_measured_with_the_thresholds_of_validation(own):
+    run, settings = own
+    values = json.loads((run / "evaluation.json").read_text())
+    values["evaluations"][0]["coverage"]["thresholds"] = []  # none was as precise as wanted
+    (run / "evaluation.json").write_text(json.dumps(values))
+    predictor = Predictor.load(run)
+    elsewhere = DataSettings(source=str(rundir.Path(settings.source) / "test.csv"))
+    for split in ("test", "validation"):
+        found = assess_split(run, predictor, elsewhere, split).evaluation
+        assert found.coverage.thresholds == ()
 
 
 def rewrite(path, keep):

@@ -48,6 +48,11 @@ def test_bins_hold_every_text_once_and_brier_is_the_squared_distance():
     assert found.brier == pytest.approx(distance)
 
 
+def test_where_validation_has_found_no_threshold_the_test_chooses_none():
+    logits, label_ids = draw(500, 1.0)
+    assert compute_coverage(label_ids, softmax(logits, axis=1), ()).thresholds == ()
+
+
 def test_a_threshold_keeps_what_it_promised_where_it_was_chosen():
     logits, label_ids = draw(5_000, 1.0)
     shares = softmax(logits, axis=1)

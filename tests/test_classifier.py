@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import make_rows
 from sklearn.base import clone
@@ -103,11 +104,54 @@ def test_it_is_an_estimator(make):
         (["a", "b"], ["x"], "2 texts, 1 labels"),
         (["a", "b"], ["x", "x"], "one class only"),
         (["a", "b", "c"], ["x", "x", "y"], "'y' has 1 example"),
+        (None, ["x"], "NoneType given; give a list of texts"),
+        ({"text": ["a"]}, ["x"], "dict given; .*of a table one column"),
+        (
+            pd.DataFrame({"text": ["a", "b"]}),
+            ["x", "y"],
+            "DataFrame given; .*of a table one column",
+        ),
+        (["a", "b"], None, "None given; give a list"),
+        (["a", "b"], "xy", "'xy' given; give a list"),
+        (["a", "b"], ["x", None], "None at place 1 is no label"),
+        (["a", "b"], ["x", pd.NA], "<NA> at place 1 is no label"),
+        (["a", "b"], [1, "x"], "of kinds int, str; give one kind"),
+        (["a", "b"], [1j, object()], "cannot be sorted; give names or numbers"),
+        (["a", "b"], ["x y", "x  y"], "two are called 'x y', but for spaces"),
     ],
 )
 def test_bad_input_is_refused(make, texts, labels, reason):
     with pytest.raises(DataError, match=reason):
         make().fit(texts, labels)
+
+
+def test_a_fit_that_fails_leaves_the_older_classifier(make):
+    fitted = make(**{"training.epochs": 1}).fit(TEXTS, LABELS)
+    before = fitted.predict(NEW_TEXTS)
+    with pytest.raises(DataError, match="'z' has 1 example"):
+        fitted.fit(["a", "b", "c", "d", "e"], ["x", "x", "y", "y", "z"])
+    assert (fitted.predict(NEW_TEXTS) == before).all()
+    assert fitted.classes_.tolist() == ["money", "space", "sport"]
+
+
+def test_texts_and_labels_may_come_one_by_one_and_names_are_saved_clean(make, tmp_path):
+    names = {"sport": "two\n words ", "money": "money", "space": "space"}
+    fitted = make(**{"training.epochs": 1})
+    fitted.fit(iter(TEXTS), (names[label] for label in LABELS))
+    assert set(fitted.classes_) == set(names.values())
+    share = fitted.score(NEW_TEXTS, [names[label] for label in NEW_LABELS])
+    found = fitted.evaluate(iter(NEW_TEXTS), (names[label] for label in NEW_LABELS))
+    assert found.scores.accuracy == share
+    fitted.save(tmp_path / "kept")
+    assert Predictor.load(tmp_path / "kept").labels == ("money", "space", "two words")
+    loaded = TextClassifier.load(tmp_path / "kept")
+    assert (loaded.predict(NEW_TEXTS) == fitted.predict(NEW_TEXTS)).all()
+
+
+@pytest.mark.parametrize("name", ["data.source", "data.label_names", "data.corrections"])
+def test_settings_that_would_do_nothing_are_refused(make, name):
+    with pytest.raises(SettingsError, match=f"settings: {name}: "):
+        make(**{name: "x"}).fit(TEXTS, LABELS)
 
 
 def test_a_bad_setting_is_refused(make):

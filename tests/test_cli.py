@@ -101,6 +101,12 @@ def test_the_report_of_a_run_without_a_test_split_is_of_validation(run_command, 
     assert "it holds none" in err
 
 
+def test_a_page_about_several_runs_does_not_replace_that_of_one(refuse, tiny_run):
+    before = (tiny_run / "report.html").read_bytes()
+    assert "--out: missing; name the file" in refuse(2, "report", tiny_run, tiny_run)
+    assert (tiny_run / "report.html").read_bytes() == before
+
+
 def test_json_is_one_object_and_nothing_else(run_command, tiny_run, data_folder, tmp_path):
     commands = {
         "plan": ["plan"],

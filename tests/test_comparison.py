@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from textlora.predictor import Predictor
 from textlora.progress import Reporter
 from textlora.provenance import read_training
 from textlora.settings import DataSettings
+from textlora.tables import read_rows
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,16 @@ def test_a_classifier_beside_a_copy_of_itself_shows_no_difference(tiny_run, sett
     assert found.verdict.startswith("no difference shown (+0.0 points")
     assert found.only_first == found.only_second == ()
     assert found.first.training_seconds == read_training(tiny_run).seconds > 0.0
+
+
+def test_texts_that_one_of_the_two_was_trained_on_are_told(tiny_run, weak_run, settings, tmp_path):
+    assert compare_runs(tiny_run, weak_run, settings, "test").notes == ()
+    trained = load_labelled_texts(Predictor.load(weak_run).recipe.data).train
+    new = [row.values["text"] for row in read_rows(Path(settings.source))]
+    rows = [(text, "sport") for text in (*trained.texts[:7], *new)]
+    other = DataSettings(source=str(write_csv(tmp_path / "test.csv", rows)))
+    found = compare_runs(tiny_run, weak_run, other, "test")
+    assert found.notes[-1] == f"B was trained on 7 of the {len(rows)} texts: it is flattered"
 
 
 def test_labels_are_matched_by_name_and_figures_add_up(tiny_run, weak_run, settings):

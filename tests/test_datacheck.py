@@ -1,4 +1,5 @@
 import csv
+import json
 
 import pytest
 from conftest import make_rows, write_csv
@@ -136,6 +137,31 @@ def test_variants_go_to_the_most_common_form():
     assert find_variants(labels) == {
         "sci/tech": "Sci/Tech", "Sci / Tech": "Sci/Tech", "New York": "new_york",
     }  # fmt: skip
+
+
+def test_labels_that_say_something_else_are_no_variants():
+    for labels in (("-1", "0", "1"), ("A", "A-", "B"), ("1-2", "12"), ("1 2", "12"), ("C++", "C")):
+        assert find_variants(labels) == {}
+    assert find_variants(["e-mail", "e-mail", "email"]) == {"email": "e-mail"}
+    assert find_variants(["part 1", "part 1", "Part1"]) == {"Part1": "part 1"}
+
+
+def test_a_label_that_is_no_number_is_none(tmp_path):
+    """As pandas writes a missing one into JSON lines; the text "nan" may be a name."""
+    path = tmp_path / "rows.jsonl"
+    rows = [json.dumps({"text": text, "label": label}) for text, label in ROWS]
+    path.write_text("\n".join([*rows, '{"text": "a new match", "label": NaN}']))
+    found = check(path)
+    assert find(found, "without a label").examples[0].startswith(f"{path}:{len(rows) + 1}: ")
+    assert "nan" not in found.splits[0].labels
+
+
+@pytest.mark.parametrize("names", [[f"intent {n}" for n in range(77)], ["x" * 90, "y" * 90]])
+def test_many_or_long_labels_are_not_taken_for_texts(tmp_path, names):
+    rows = [(f"a match of team {n}", names[n % len(names)]) for n in range(20 * len(names))]
+    write_csv(tmp_path / "train.csv", rows)
+    write_csv(tmp_path / "test.csv", [(f"{text} again", label) for text, label in rows[:100]])
+    assert check(tmp_path).is_usable
 
 
 def test_good_texts_are_left_alone():

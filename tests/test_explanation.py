@@ -1,5 +1,6 @@
 import math
 import sys
+from dataclasses import replace
 
 import pytest
 from conftest import WORDS
@@ -7,6 +8,7 @@ from conftest import WORDS
 from textlora.errors import DataError, SettingsError
 from textlora.explanation import explain_text
 from textlora.predictor import Predictor
+from textlora.scoretables import show_explanation
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,26 @@ def test_telling_words_weigh_more_than_filler(predictor):
 
 def test_one_word_can_be_explained(predictor):
     assert len(explain_text(predictor, "rocket").words) == 1
+
+
+def test_labels_and_words_are_shown_as_they_are(predictor, capfd):
+    found = explain_text(predictor, "the rocket [red] :bug: \x1b[2J planet")
+    odd = "[/b] [red]x :bug: \x1b]0;title\u202e"
+    show_explanation(replace(found, label=odd, prediction=replace(found.prediction, label=odd)))
+    out, _ = capfd.readouterr()
+    shown = "[/b] [red]x :bug: \\x1b]0;title\\x202e"
+    assert out.startswith(f"{shown}, ")
+    assert f"for {shown}" in out
+    assert "[red] " in out.split("log odds")[1]
+    assert "\x1b" not in out
+
+
+def test_words_behind_the_cut_are_not_passed_over_in_silence(predictor, capfd):
+    found = explain_text(predictor, "rocket planet")
+    show_explanation(found)
+    assert "cut" not in capfd.readouterr().out
+    show_explanation(replace(found, prediction=replace(found.prediction, truncated=True)))
+    assert "the text was cut: words behind the cut were not read" in capfd.readouterr().out
 
 
 def test_what_cannot_be_explained_is_refused(predictor, monkeypatch):

@@ -1,6 +1,7 @@
 import struct
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from textlora.evaluation import read_evaluations
@@ -45,10 +46,19 @@ def test_the_distribution_shows_true_and_predicted_counts(tiny_run):
     assert sum(heights[:3]) == sum(heights[3:]) == 60
 
 
+def test_labels_of_any_signs_and_length_can_be_drawn(tmp_path, tiny_run):
+    """In silence: a warning is an error here."""
+    evaluation = read_evaluations(tiny_run)[-1]
+    shares = np.random.default_rng(0).dirichlet(np.ones(3), size=30)
+    labels = ("日本語", "شكوى", "word " * 600)
+    scores = compute_scores(np.arange(30) % 3, shares, labels)
+    assert len(save_pictures(tmp_path, replace(evaluation, scores=scores), [])) == 2
+    figure = draw_confusion_matrix(replace(evaluation, scores=scores))
+    assert max(len(label.get_text()) for label in figure.axes[0].get_yticklabels()) <= 30
+
+
 @pytest.mark.parametrize("num_labels", [2, 12, 60])
 def test_any_number_of_labels_can_be_drawn(tmp_path, tiny_run, num_labels):
-    import numpy as np
-
     labels = tuple(f"label {index} <b>&$x_1$ {'$' * (index + 1)}" for index in range(num_labels))
     random = np.random.default_rng(0)
     shares = random.dirichlet(np.ones(num_labels), size=300)

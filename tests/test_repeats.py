@@ -80,6 +80,13 @@ def test_the_run_itself_is_the_repeat_that_is_best_on_validation(trained):
     assert not (run / "checkpoints").exists()
 
 
+def test_the_page_of_the_run_is_about_all_repeats(trained):
+    run, _, _ = trained
+    page = (run / "report.html").read_text()
+    assert "Over 2 seeds" in page
+    assert f"<title>{run}: test</title>" in page
+
+
 def test_the_output_of_frozen_layers_is_made_once_and_cleared_away(trained):
     _, _, lines = trained
     assert sum("computed once" in line for line in lines) == 2  # train and validation

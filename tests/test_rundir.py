@@ -276,7 +276,10 @@ def test_a_classifier_that_a_crash_kept_from_its_place_is_used(run, tmp_path):
     shutil.copytree(run, run / ".next", ignore=shutil.ignore_patterns(".next", "checkpoints"))
     (run / "adapter" / "tokenizer.json").unlink()
     assert load_run(run).labels == ("money", "space", "sport")
+    said = ("evaluation.json", "predictions", "visualizations", "report.html")
+    assert all((run / name).exists() for name in said)
     finish_saving(run)
+    assert not any((run / name).exists() for name in said)  # it was about the older one
     assert not (run / ".next").exists()
     assert (run / "adapter" / "tokenizer.json").exists()
     assert load_run(run).labels == ("money", "space", "sport")

@@ -133,4 +133,7 @@ def read_answers(folder: Path, split: str) -> list[StoredAnswer]:
         lines = path.read_text("utf-8").split("\n")
         return [StoredAnswer(**json.loads(line)) for line in lines if line]
     except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{path}: missing or damaged ({error}); evaluate again") from None
+        raise ModelError(
+            f"{path}: missing or damaged ({error}); textlora train writes it, and evaluate --out "
+            "into another folder"
+        ) from None

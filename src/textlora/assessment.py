@@ -24,6 +24,8 @@ from textlora.predictor import Predictor
 from textlora.rundir import read_manifest
 from textlora.settings import DataSettings
 
+_HELD = ("train", "validation")  # parts that a split of other data would draw anew
+
 
 @dataclass(frozen=True)
 class Assessment:
@@ -43,7 +45,7 @@ def assess_run(run: Path, texts: LabelledTexts) -> list[Assessment]:
     for split in ("validation", "test"):
         part = texts.validation if split == "validation" else texts.test
         if part is not None:
-            chosen = _list_thresholds(found[0].evaluation) if found else ()
+            chosen = _list_thresholds(found[0].evaluation) if found else None
             background = _find_background(run, predictor, texts, split, chosen)
             source = predictor.recipe.data.source
             found.append(_assess(predictor, part, split, source, background))
@@ -57,7 +59,6 @@ def assess_split(run: Path, predictor: Predictor, settings: DataSettings, split:
     that read one label a text where the run knows sets, or the other way round.
     """
     _check_task(predictor, settings)
-    chosen = () if split == "validation" else _read_thresholds(run)
     own: LabelledTexts | DataError
     if settings.source == predictor.recipe.data.source:
         own, known_as = load_labelled_texts(settings), split
@@ -75,6 +76,7 @@ def assess_split(run: Path, predictor: Predictor, settings: DataSettings, split:
             f"{settings.source}: no column {min(missing)!r} in its {split} split to group scores "
             "by; name one that is there with --slice"
         )
+    chosen = None if known_as == "validation" else _read_thresholds(run)
     background = _find_background(run, predictor, own, known_as, chosen)
     return _assess(predictor, examples, split, settings.source, background)
 
@@ -150,23 +152,25 @@ def _find_background(
     predictor: Predictor,
     own: LabelledTexts | DataError,
     split: str,
-    thresholds: tuple[Threshold, ...],
+    thresholds: tuple[Threshold, ...] | None,
 ) -> Background:
     """`own` is the data that the run was trained on, or why it cannot be had."""
     fingerprint, notes = read_manifest(run).data_fingerprint, []
     parts: dict[str, Examples] = {}
+    changed = not isinstance(own, DataError) and own.fingerprint != fingerprint
     if isinstance(own, DataError):
         notes.append(f"leaks were not searched for: the training data cannot be read ({own})")
     else:
-        if own.fingerprint != fingerprint:
-            notes.append("the training data has changed since this run was trained")
+        if changed:
+            again = "; some of these texts may have been trained on" if split in _HELD else ""
+            notes.append(f"the training data has changed since this run was trained{again}")
         fingerprint = own.fingerprint
         parts = {"train": own.train, "validation": own.validation}
     if split in parts:  # the part itself is no leak, and what follows it was not read before it
         parts = {} if split == "train" else {"train": parts["train"]}
     return Background(
         temperature=predictor.temperature,
-        chose_checkpoint=split == "validation",
+        chose_checkpoint=split == "validation" and not changed,
         thresholds=thresholds,
         baselines=_find_baselines(run, fingerprint, own, notes),
         parts=parts,

@@ -173,11 +173,12 @@ def compute_set_calibration(
 def compute_coverage(
     label_ids: npt.NDArray[np.int64],
     probabilities: npt.NDArray[np.floating],
-    chosen: Sequence[Threshold] = (),
+    chosen: Sequence[Threshold] | None = None,
 ) -> Coverage:
     """What is gained by leaving doubtful texts unanswered.
 
-    Thresholds are those `chosen` on other texts; without any they are found here, as on validation.
+    Thresholds are those `chosen` on other texts, perhaps none; None finds them here, as on
+    validation.
 
     Shapes:  label_ids (texts,), probabilities (texts, labels).
     Source:  El-Yaniv and Wiener 2010, JMLR 11: risk and coverage.
@@ -190,8 +191,10 @@ def compute_coverage(
     precision = np.cumsum(right[order]) / (places + 1)
     # Texts of equal confidence are accepted together: a place counts where the next one is lower.
     ends = np.flatnonzero(np.append(np.diff(sorted_confidence) < 0, True))
-    wanted = {item.wanted: item.confidence for item in chosen} or _find_thresholds(
-        sorted_confidence[ends], precision[ends]
+    wanted = (
+        _find_thresholds(sorted_confidence[ends], precision[ends])
+        if chosen is None
+        else {item.wanted: item.confidence for item in chosen}
     )
     shown = ends[np.unique(np.linspace(0, len(ends) - 1, _CURVE_POINTS).astype(int))]
     return Coverage(

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from textlora.answers import answer_examples
 from textlora.columns import clean_label
 from textlora.data import make_labelled_texts
-from textlora.errors import DataError, Interrupted
+from textlora.errors import DataError, Interrupted, SettingsError
 from textlora.evaluation import AnyEvaluation, Background, evaluate_answers
 from textlora.examples import Examples
 from textlora.files import write_json
@@ -28,6 +28,18 @@ from textlora.settings import Recipe, load_recipe
 from textlora.tasks import MultiLabel
 
 _CLASSES = "classes.json"  # beside the run, where labels are numbers
+# Settings of the data that texts and labels in memory decide, and how.
+_FILES = "is about files; change the texts and labels that are given"
+_GIVEN = {
+    "data.source": "the data is given; leave it out",
+    "data.label_names": "the names of the labels are those given; leave it out",
+    "data.multi_label": "lists of labels say so themselves; leave it out",
+    "data.corrections": _FILES,
+    "data.slice_columns": _FILES,
+    "data.text_columns": _FILES,
+    "data.label_column": _FILES,
+    "data.encoding": _FILES,
+}
 
 
 class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -60,21 +72,19 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:  DataError, SettingsError or ModelError, as the command `train` would say it.
         """
         checked = _check_texts(texts)
+        labels = _list_labels(labels)
         sets = _read_sets(labels)
         _check_labels(labels if sets is None else itertools.chain(*sets))
-        if sets is None:
-            given = np.asarray(labels)
-            self.classes_ = np.unique(given)
-            names = [str(label) for label in self.classes_]
-            named: list[Any] = [str(label) for label in given]
-        else:
-            self.classes_ = np.unique([label for each in sets for label in each])
-            # Sets are kept as text, in which a name has no white space that decides anything.
-            names = [clean_label(str(label)) for label in self.classes_]
-            if len(set(names)) < len(names):
-                twice = next(name for name in names if names.count(name) > 1)
-                raise DataError(f"labels: two are called {twice!r}, but for spaces; rename one")
-            named = [[clean_label(str(label)) for label in each] for each in sets]
+        classes = _find_classes(labels if sets is None else list(itertools.chain(*sets)))
+        # A saved classifier has clean names, in which no white space decides anything.
+        names = [clean_label(str(label)) for label in classes]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DataError(f"labels: two are called {twice!r}, but for spaces; rename one")
+        named = [
+            clean_label(str(each)) if sets is None else [clean_label(str(label)) for label in each]
+            for each in labels
+        ]
         recipe = self._make_recipe(names, sets is not None)
         data = make_labelled_texts(checked, named, recipe.data)
         folder = _TemporaryRun()
@@ -84,8 +94,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         except Interrupted:
             # Cross-validation would count an ordinary exception as a failed fold and go on.
             raise KeyboardInterrupt from None
-        self._folder = folder  # `save` keeps what is in it
         self._attach(folder.path)  # answers come from the saved files: they need no other proof
+        # From here on, and not before: a fit that fails leaves an older one as it was.
+        self._folder, self.classes_ = folder, classes  # `save` keeps what is in the folder
         return self
 
     def predict(self, texts: Sequence[str]) -> npt.NDArray[Any] | list[tuple[Any, ...]]:
@@ -102,6 +113,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self, texts: Sequence[str], labels: Sequence[Any], sample_weight: Any = None
     ) -> float:
         """Accuracy; of sets, the share that is right as a whole."""
+        labels = _list_labels(labels)
         if not self._gives_sets:
             return float(super().score(texts, labels, sample_weight))
         matrix = self._number_sets(_check_sets(labels))
@@ -119,6 +131,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:  DataError for a label that training did not have.
         """
         check_is_fitted(self, "predictor_")
+        labels = _list_labels(labels)
         if self._gives_sets:
             label_ids = self._number_sets(_check_sets(labels))
         else:
@@ -192,14 +205,16 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return matrix
 
     def _attach(self, run: Path) -> None:
-        self.run_ = run
         self.predictor_ = Predictor.load(run)
+        self.run_ = run
 
     def _make_recipe(self, labels: list[str], multi_label: bool) -> Recipe:
         from textlora.settings import parse_recipe
 
         values = load_recipe(self.recipe, model__name=self.model).model_dump(mode="json")
         for name, value in (self.settings or {}).items():
+            if name in _GIVEN:
+                raise SettingsError(f"settings: {name}: {_GIVEN[name]}")
             section, _, key = name.partition(".")
             values.setdefault(section, {})[key] = value
         values["data"] |= {
@@ -226,6 +241,35 @@ class _TemporaryRun:
         return self
 
 
+def _list_labels(labels: Iterable[Any]) -> Sequence[Any]:
+    """Labels as often as they are needed, also of a generator; a matrix is left to be refused.
+
+    Raises:  DataError for what has no order or is no list.
+    """
+    if getattr(labels, "ndim", 1) > 1:
+        return labels  # type: ignore[return-value]
+    if isinstance(labels, str | Mapping | set | frozenset) or not isinstance(labels, Iterable):
+        raise DataError(f"labels: {labels!r:.40} given; give a list with the label of each text")
+    return list(labels)
+
+
+def _find_classes(labels: Sequence[Any]) -> npt.NDArray[Any]:
+    """Shapes: returns (labels,), sorted.
+
+    Raises:  DataError for a mixture of kinds.
+    """
+    kinds = sorted({type(label).__name__ for label in labels})
+    given = np.asarray(labels)
+    if given.dtype.kind == "U" and not all(isinstance(label, str) for label in labels):
+        raise DataError(f"labels: are of kinds {', '.join(kinds)}; give one kind")
+    try:
+        return np.unique(given)
+    except TypeError:
+        raise DataError(
+            f"labels: of kind {', '.join(kinds)} cannot be sorted; give names or numbers"
+        ) from None
+
+
 def _read_sets(labels: Sequence[Any]) -> list[list[Any]] | None:
     """The labels of each text, where they come as sets; None where each text has one.
 
@@ -248,10 +292,17 @@ def _read_sets(labels: Sequence[Any]) -> list[list[Any]] | None:
 def _check_labels(labels: Iterable[Any]) -> None:
     """A label that is missing must not become a class."""
     for place, label in enumerate(labels):
-        if label is None or label != label or not str(label).strip():
+        if _is_missing(label) or not str(label).strip():
             raise DataError(
                 f"labels: {label!r} at place {place} is no label; give one, or leave out its text"
             )
+
+
+def _is_missing(label: Any) -> bool:
+    try:
+        return label is None or bool(label != label)
+    except TypeError:  # of pandas' NA nothing is known, not even that
+        return True
 
 
 def _check_sets(labels: Sequence[Any]) -> list[list[Any]]:
@@ -261,9 +312,14 @@ def _check_sets(labels: Sequence[Any]) -> list[list[Any]]:
     return sets
 
 
-def _check_texts(texts: Sequence[str]) -> list[str]:
+def _check_texts(texts: Iterable[str]) -> list[str]:
     if isinstance(texts, str):
         raise DataError("texts: one string given; give a list of texts")
+    # Of a table, or a mapping, a loop would see the names of the columns.
+    is_table = isinstance(texts, Mapping) or getattr(texts, "ndim", 1) != 1
+    if is_table or not isinstance(texts, Iterable):
+        kind = type(texts).__name__
+        raise DataError(f"texts: {kind} given; give a list of texts, of a table one column")
     checked = list(texts)
     wrong = next((text for text in checked if not isinstance(text, str)), None)
     if wrong is not None:

@@ -139,7 +139,8 @@ def clean_label(label: str) -> str:
 def _name_label(label: Any, names: tuple[str, ...]) -> str:
     if isinstance(label, float) and label.is_integer():
         label = int(label)  # a column of whole numbers that has gaps is read as floats
-    text = "" if label is None or isinstance(label, list | dict) else clean_label(str(label))
+    missing = label is None or label != label  # the number that is none, in JSON lines too
+    text = "" if missing or isinstance(label, list | dict) else clean_label(str(label))
     if text in names or not text.removeprefix("-").isdecimal() or not names:
         return text
     return names[int(text)] if 0 <= int(text) < len(names) else ""

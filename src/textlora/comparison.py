@@ -8,7 +8,9 @@ import numpy.typing as npt
 
 from textlora.answers import Answers, answer_examples, list_answers
 from textlora.assessment import load_examples
-from textlora.errors import ModelError
+from textlora.data import load_labelled_texts
+from textlora.errors import DataError, ModelError
+from textlora.examples import Examples
 from textlora.metrics import Interval
 from textlora.predictor import Predictor
 from textlora.provenance import read_training
@@ -80,6 +82,7 @@ class Comparison:
     only_first: tuple[Flip, ...]
     only_second: tuple[Flip, ...]
     repeats: str | None = None  # the same over seeds, where both were trained with several
+    notes: tuple[str, ...] = ()  # what makes figures doubtful
 
 
 def compare_runs(first: Path, second: Path, settings: DataSettings, split: str) -> Comparison:
@@ -104,7 +107,30 @@ def compare_runs(first: Path, second: Path, settings: DataSettings, split: str) 
     ours, theirs = answer_examples(one, examples), answer_examples(two, examples)
     theirs = _order_labels(theirs, one.labels)
     found = compare_contenders((first, ours), (second, theirs), settings.source, split)
-    return replace(found, repeats=_compare_repeats(first, second, settings, one, split))
+    return replace(
+        found,
+        repeats=_compare_repeats(first, second, settings, one, split),
+        notes=_describe_trained({"A": one, "B": two}, examples),
+    )
+
+
+def _describe_trained(runs: dict[str, Predictor], examples: Examples) -> tuple[str, ...]:
+    """How many of the texts a run was trained on: to those it knows the answers."""
+    trained: dict[DataSettings, set[str]] = {}  # two runs of the same data read it once
+    notes = []
+    for name, run in runs.items():
+        data = run.recipe.data
+        try:
+            if data not in trained:
+                trained[data] = set(load_labelled_texts(data).train.texts)
+        except DataError as error:
+            notes.append(f"whether {name} was trained on some of the texts is not known ({error})")
+            continue
+        count = sum(text in trained[data] for text in examples.texts)
+        if count:
+            total = len(examples.texts)
+            notes.append(f"{name} was trained on {count:,} of the {total:,} texts: it is flattered")
+    return tuple(notes)
 
 
 def _order_labels(answers: Answers, labels: tuple[str, ...]) -> Answers:

@@ -1,11 +1,14 @@
 """Lines and tables on a terminal."""
 
+import re
 import sys
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def make_table(columns: Sequence[str], right: set[int]) -> Table:
@@ -28,13 +31,23 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows of texts under column names."""
     table = make_table(columns, right=set())
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(make_cell, row))
     show(table)
 
 
+def make_cell(text: str) -> Text:
+    """A text of the user's in a table: nothing in it is read as markup."""
+    return Text(show_controls(text))
+
+
 def print_line(text: str) -> None:
-    """Print one line on stdout, as it is."""
-    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+    """Print one line on stdout, as it is; what would steer a terminal is written out."""
+    Console(highlight=False, soft_wrap=True, emoji=False).print(show_controls(text), markup=False)
+
+
+def show_controls(text: str) -> str:
+    """Control characters, and those that turn the direction of writing, as their numbers."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def shorten(text: str, limit: int = 150) -> str:

@@ -79,8 +79,14 @@ def ask_training(found: DataCheck, settings: DataSettings, parts: dict[str, RawS
 
 
 def normalize_label(label: str) -> str:
-    """What labels have in common that are meant to be one: no case, no white space, no dashes."""
-    return re.sub(r"[\s_\-]+", "", unicodedata.normalize("NFKC", label)).casefold()
+    """What labels have in common that are meant to be one: no case, no spaces between words.
+
+    An underscore, and a dash between letters, are spaces; `-1` and `A-` say something else than
+    `1` and `A`, and so does `1 2` than `12`.
+    """
+    folded = unicodedata.normalize("NFKC", label).casefold()
+    spaced = re.sub(r"_+|(?<=[^\W\d_])-+(?=[^\W\d_])", " ", folded)
+    return re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", spaced)
 
 
 def find_variants(labels: Iterable[str]) -> dict[str, str]:
@@ -164,7 +170,7 @@ def _check_labels(split: _Split, facts: SplitFacts) -> Iterator[Finding]:
                       "if a text may have several labels, set data.multi_label=true "
                       f"and data.label_separator={separator!r}",
                       tuple(list(counts)[:_MAX_EXAMPLES]))  # fmt: skip
-    if counts and _looks_confused(counts, facts.rows):
+    if split.name == "train" and counts and _looks_confused(counts, facts.rows):
         yield Finding("error", split.name, "different labels, nearly one for each row", len(counts),
                       "text and label columns may be exchanged; name them with data.text_columns "
                       "and data.label_column", tuple(list(counts)[:_MAX_EXAMPLES]))  # fmt: skip
@@ -177,10 +183,10 @@ def _check_labels(split: _Split, facts: SplitFacts) -> Iterator[Finding]:
 
 
 def _looks_confused(counts: dict[str, int], rows: int) -> bool:
-    if len(counts) > max(20, rows / 2):
-        return True
+    if len(counts) <= rows / 2:
+        return False
     characters = sum(len(label) * count for label, count in counts.items())
-    return characters / sum(counts.values()) > _LONG_LABEL
+    return len(counts) > 20 or characters / sum(counts.values()) > _LONG_LABEL
 
 
 def _check_counts(counts: dict[str, int]) -> Iterator[Finding]:

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.text import Text
-
-from textlora.console import make_table, print_line, shorten, show
+from textlora.console import make_cell, make_table, print_line, shorten, show
 from textlora.corrections import DoubtfulLabel
 from textlora.datafix import REMOVED, SplitFix
 from textlora.findings import DataCheck
@@ -38,7 +36,8 @@ def show_doubtful(doubtful: Sequence[DoubtfulLabel]) -> None:
     for item in doubtful[:_MAX_ROWS]:
         pair = (f"{item.label} {item.label_confidence:.0%}",
                 f"{item.suggested} {item.suggested_confidence:.0%}")  # fmt: skip
-        table.add_row(*map(Text, pair), Text(f"{item.line}"), Text(shorten(item.text, 90)))
+        cells = (*pair, f"{item.line}", shorten(item.text, 90))
+        table.add_row(*map(make_cell, cells))
     show(table)
 
 

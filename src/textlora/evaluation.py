@@ -106,12 +106,13 @@ AnyEvaluation = Evaluation | SetEvaluation
 class Background:
     """What figures are compared with; all of it may be unknown.
 
-    `thresholds` were chosen on validation; `parts` are those that training read, by name.
+    `thresholds` were chosen on validation; None: they are to be found on the texts themselves.
+    `parts` are those that training read, by name.
     """
 
     temperature: float = 1.0
     chose_checkpoint: bool = False
-    thresholds: tuple[Threshold, ...] = ()
+    thresholds: tuple[Threshold, ...] | None = None
     baselines: Baselines | None = None
     parts: dict[str, Examples] | None = None
     notes: tuple[str, ...] = ()
@@ -176,7 +177,10 @@ def read_evaluations(folder: Path) -> list[AnyEvaluation]:
         reason = f"{error.errors()[0]['msg']} at {error.errors()[0]['loc']}"
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error)
-    raise ModelError(f"{path}: missing or damaged ({reason}); run textlora evaluate") from None
+    raise ModelError(
+        f"{path}: missing or damaged ({reason}); textlora train writes it, and evaluate --out into "
+        "another folder"
+    ) from None
 
 
 def _find_leaks(answers: Answers, part: Examples) -> Leaks:

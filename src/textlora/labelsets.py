@@ -15,7 +15,7 @@ def list_elements(cell: Any, separator: str) -> list[Any]:
     if cell is None or cell != cell:  # the number that is none, where Parquet has no value
         return []
     if isinstance(cell, list | tuple):
-        return [element for element in cell if element is not None]
+        return [element for element in cell if element is not None and element == element]
     return cell.split(separator) if isinstance(cell, str) else [cell]
 
 

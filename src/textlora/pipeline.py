@@ -26,7 +26,7 @@ from textlora.history import ValidationRecord, read_history
 from textlora.learner import Learner, prepare_learner
 from textlora.progress import Reporter
 from textlora.provenance import TrainingRecord, write_data_check, write_training
-from textlora.report import REPORT, write_report
+from textlora.report import write_report
 from textlora.rundir import FORMAT_VERSION, Manifest, TrainedModel
 from textlora.runtime import describe_environment
 from textlora.settings import Recipe
@@ -84,7 +84,7 @@ def train_run(
         _save_provenance(run, record, check)
         assessments = assess_run(run, texts)
         pictures = save_assessments(run, assessments, read_history(run))
-        page = write_report([run], assessments[-1].evaluation.split, run / REPORT)
+        page = write_report([run], assessments[-1].evaluation.split, run / rundir.REPORT)
         scores = {item.evaluation.split: item.evaluation.scores for item in assessments}
         tracking.finish(scores, state.step)
     return TrainedRun(

@@ -1,5 +1,6 @@
 """Pictures of an evaluation, of a training history and of a sweep, as PNG files."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from textlora.console import shorten
 from textlora.evaluation import AnyEvaluation, Evaluation, SetEvaluation
 from textlora.files import write_atomically
 from textlora.history import StepRecord
@@ -18,6 +20,7 @@ from textlora.trials import Margin, Trial, find_front
 
 _DPI = 150
 _TRAIN, _VALIDATION, _MUTED = "#c2571a", "#1f5fa8", "#8a8f98"
+_LONGEST_LABEL = 30  # characters
 _MAX_ANNOTATED = 20  # labels; more cells than that are too small for numbers
 
 
@@ -206,7 +209,11 @@ def save_figure(figure: Figure, path: Path) -> Path:
     from io import BytesIO
 
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
+    with warnings.catch_warnings():
+        # A sign that no font has is drawn as a box, and what finds no room is cut.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        warnings.filterwarnings("ignore", "constrained_layout not applied", UserWarning)
+        figure.savefig(buffer, format="png", dpi=_DPI)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, buffer.getvalue())
     return path
@@ -226,8 +233,8 @@ def save_pictures(run: Path, evaluation: AnyEvaluation, history: list[StepRecord
 
 
 def _escape(label: str) -> str:
-    """Matplotlib would read what stands between two dollar signs as a formula."""
-    return label.replace("$", r"\$")
+    """Short; and matplotlib would read what stands between two dollar signs as a formula."""
+    return shorten(label, _LONGEST_LABEL).replace("$", r"\$")
 
 
 def _clear_frame(axes: object) -> None:

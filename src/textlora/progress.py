@@ -22,7 +22,7 @@ class Reporter:
     def say(self, message: str) -> None:
         """Show one line; above the bar if there is one."""
         if not self._quiet:
-            self._console.print(message, markup=False)
+            self._console.print(message, markup=False, emoji=False)
 
     def track(self, what: str, total: int | None, done: int = 0) -> "Tracker":
         """A bar with the time that remains; use as a context manager."""

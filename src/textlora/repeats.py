@@ -18,11 +18,23 @@ from textlora.history import ValidationRecord
 from textlora.pipeline import train_run
 from textlora.prefix import share_prefixes
 from textlora.progress import Reporter
-from textlora.rundir import ADAPTER, CHECKPOINTS, LABELS, RECIPE, copy_classifier, refuse_sweep
+from textlora.report import write_report
+from textlora.rundir import (
+    ADAPTER,
+    CHECKPOINTS,
+    LABELS,
+    RECIPE,
+    REPORT,
+    copy_classifier,
+    refuse_sweep,
+)
 from textlora.seeds import Repeats, write_repeats
 from textlora.settings import Metric, Recipe
 from textlora.significance import Spread, compute_spread
 from textlora.training import Resume
+
+# The classifier is copied apart, and the page is about all repeats.
+_NOT_COPIED = (ADAPTER, CHECKPOINTS, LABELS, MANIFEST, RECIPE, REPORT)
 
 
 def train_repeats(
@@ -70,6 +82,7 @@ def train_repeats(
     try:
         _copy_run(run / repeats.best, run)
         write_repeats(run, repeats)
+        write_report([run], list(repeats.splits)[-1], run / REPORT)
     except OSError as error:
         raise TextloraError(f"{run}: cannot be written ({error.strerror or error})") from None
     return repeats
@@ -109,7 +122,7 @@ def _copy_run(source: Path, target: Path) -> None:
     """All but checkpoints: the classifier, whole or not at all, and then what is said about it."""
     copy_classifier(source, target)
     for path in sorted(source.iterdir()):
-        if path.name in (ADAPTER, CHECKPOINTS, LABELS, MANIFEST, RECIPE) or path.name[0] == ".":
+        if path.name in _NOT_COPIED or path.name[0] == ".":
             continue
         if path.is_dir():
             with stage_folder(target / path.name) as staged:

@@ -36,7 +36,6 @@ from textlora.seeds import compare_seeds
 from textlora.settings import DataSettings, load_recipe
 from textlora.significance import compare_answers
 
-REPORT = "report.html"
 _MAX_MISTAKES = 400  # with 400 characters each: less than 2 MB also for several runs
 _MAX_CHARS = 400
 

@@ -46,7 +46,7 @@ VERSION = version("textlora")
 RECIPE, LABELS, ADAPTER, HISTORY = "recipe.toml", "labels.json", "adapter", "history.jsonl"
 EVALUATION, VISUALIZATIONS, CHECKPOINTS = "evaluation.json", "visualizations", "checkpoints"
 BACKENDS, BASELINE, PREDICTIONS = "backends", "baseline", "predictions"
-TRACKING, SEEDS = "tracking", "seeds.json"
+TRACKING, SEEDS, REPORT = "tracking", "seeds.json", "report.html"
 DATA_CHECK, TRAINING = "datacheck.json", "training.json"
 SWEEP = "sweep.toml"  # in the folder of a sweep, which is none of a run
 WEIGHTS = "adapter_model.safetensors"
@@ -131,8 +131,10 @@ def finish_saving(run: Path) -> None:
     saved = run / _NEXT
     if not saved.is_dir():
         return
-    for name in (EVALUATION, SEEDS):  # the figures of an older classifier
+    for name in (EVALUATION, SEEDS, REPORT):  # what is said about an older classifier
         (run / name).unlink(missing_ok=True)
+    for name in (PREDICTIONS, VISUALIZATIONS):
+        remove_folder(run / name)
     with stage_folder(run / ADAPTER) as staged:
         for path in (saved / ADAPTER).iterdir():
             write_file(staged / path.name, path.read_bytes())

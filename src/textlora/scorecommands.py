@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from textlora.errors import SettingsError
 from textlora.options import (
     BackendOption,
     DataOption,
@@ -86,13 +87,18 @@ def report(
     split: Annotated[
         str | None, typer.Option(help="Figures on which split; test where there is one.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File; RUN/report.html if not named.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File; that of the run, RUN/report.html, if not named.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write one HTML page about one run, or several side by side."""
     from textlora.evaluation import read_evaluations
-    from textlora.report import REPORT, write_report
+    from textlora.report import write_report
+    from textlora.rundir import REPORT
 
+    if out is None and len(runs) > 1:
+        raise SettingsError("--out: missing; name the file of a report about several runs")
     split = split or read_evaluations(runs[0])[-1].split
     path = write_report(runs, split, out or runs[0] / REPORT)
     if as_json:

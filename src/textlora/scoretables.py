@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 
-from rich.text import Text
-
 from textlora.answers import list_mistakes
 from textlora.assessment import Assessment
 from textlora.comparison import Comparison
-from textlora.console import make_table, print_line, shorten, show
+from textlora.console import make_cell, make_table, print_line, shorten, show
 from textlora.evaluation import AnyEvaluation, Evaluation, SetEvaluation
 from textlora.explanation import Explanation
 from textlora.metrics import ClassScores
@@ -90,14 +88,18 @@ def _show_classes(classes: Sequence[ClassScores]) -> None:
     for item in classes:
         figures = (f"{item.accuracy:.2%}", f"{item.correct:,}/{item.total:,}")
         table.add_row(
-            Text(item.label), *figures, f"{item.precision:.2%}", f"{item.f1:.2%}", _confusions(item)
+            make_cell(item.label),
+            *figures,
+            f"{item.precision:.2%}",
+            f"{item.f1:.2%}",
+            make_cell(_confusions(item)),
         )
     show(table)
 
 
-def _confusions(item: ClassScores) -> Text:
+def _confusions(item: ClassScores) -> str:
     shown = item.confusions[:_MAX_CONFUSIONS]
-    return Text(", ".join(f"{confusion.label} {confusion.count:,}" for confusion in shown))
+    return ", ".join(f"{confusion.label} {confusion.count:,}" for confusion in shown)
 
 
 def _show_labels(scores: SetScores) -> None:
@@ -108,7 +110,7 @@ def _show_labels(scores: SetScores) -> None:
         counts = (item.total, item.predicted, item.correct, item.missed, item.added)
         shares = (item.precision, item.recall, item.f1)
         table.add_row(
-            Text(item.label),
+            make_cell(item.label),
             *(f"{count:,}" for count in counts),
             *(f"{share:.2%}" for share in shares),
             f"{item.threshold:.3f}",
@@ -130,6 +132,8 @@ def show_details(assessment: Assessment, mistakes: int) -> None:
 
 def _show_thresholds(evaluation: Evaluation) -> None:
     """Of several levels with one threshold, the highest says all."""
+    if not evaluation.coverage.thresholds:
+        return
     levels = {item.confidence: item for item in evaluation.coverage.thresholds}
     columns = ("right on validation", "accept above", "answered", "right of these", "95 % interval")
     table = make_table(columns, right={0, 1, 2, 3})
@@ -145,7 +149,7 @@ def _show_slices(evaluation: AnyEvaluation) -> None:
     for item in evaluation.slices:
         interval = f"{item.accuracy_interval.low:.2%} to {item.accuracy_interval.high:.2%}"
         figures = (f"{item.num_texts:,}", f"{item.accuracy:.2%}", interval)
-        table.add_row(Text(item.column), Text(item.value), *figures)
+        table.add_row(make_cell(item.column), make_cell(item.value), *figures)
     show(table)
 
 
@@ -171,16 +175,18 @@ def show_comparison(comparison: Comparison, examples: int) -> None:
         took = "" if item.training_seconds is None else f"{item.training_seconds:,.0f} s"
         cost = (f"{item.trainable_parameters:,}", f"{item.adapter_bytes / 1e6:.1f} MB", took)
         rate = f"{comparison.num_texts / item.seconds:,.0f}"
-        table.add_row(name, Text(item.run), *figures, *cost, rate)
+        table.add_row(name, make_cell(item.run), *figures, *cost, rate)
     show(table)
     print_line(f"A beside B: {comparison.verdict}; McNemar p = {comparison.paired.p_value:.2g}")
+    for note in comparison.notes:
+        print_line(f"note: {note}")
     if comparison.repeats:
         print_line(f"A beside B over their seeds: {comparison.repeats}")
     print_line(f"the same answer to {comparison.agreement:.2%} of the texts")
     table = make_table(("label", "both right", "only A", "only B", "neither"), {1, 2, 3, 4})
     for row in comparison.classes:
         counts = (row.both, row.only_first, row.only_second, row.neither)
-        table.add_row(Text(row.label), *(f"{count:,}" for count in counts))
+        table.add_row(make_cell(row.label), *(f"{count:,}" for count in counts))
     show(table)
     for name, flips in (("A", comparison.only_first), ("B", comparison.only_second)):
         for flip in flips[:examples]:
@@ -218,12 +224,16 @@ def show_explanation(explanation: Explanation) -> None:
     """Print the answer, and the words that weigh most, for and against."""
     print_line(", ".join(describe_answer(explanation.prediction)))
     ordered = sorted(explanation.words, key=lambda item: -abs(item.weight))[:_MAX_WORDS]
+    if explanation.prediction.truncated:
+        print_line("the text was cut: words behind the cut were not read and weigh nothing")
     largest = max((abs(item.weight) for item in ordered), default=0.0) or 1.0
     what = (f"for {explanation.label}", f"against {explanation.label}")
     table = make_table(("word", "log odds", ""), right={1})
     for item in ordered:
         bar = "#" * round(20 * abs(item.weight) / largest)
-        table.add_row(Text(item.word), f"{item.weight:+.2f}", f"{bar} {what[item.weight < 0]}")
+        table.add_row(
+            make_cell(item.word), f"{item.weight:+.2f}", make_cell(f"{bar} {what[item.weight < 0]}")
+        )
     show(table)
 
 
