@@ -44,4 +44,4 @@ notebook: .venv/installed-dev       ## rebuild the notebook from its paired scri
 	$(BIN)/jupytext --to ipynb notebooks/model_training.py
 
 clean:                              ## what a run of the targets above leaves behind
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage .coverage.* runs models results
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage .coverage.* runs/demo runs/notebook runs/bench.json

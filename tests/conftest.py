@@ -165,6 +165,14 @@ def data_folder(tmp_path_factory) -> Path:
     return folder
 
 
+def uncovered() -> dict[str, str]:
+    """The environment of a process that is to be interrupted anywhere.
+
+    Coverage takes a lock while it measures; an exception from a signal there would leave it held.
+    """
+    return {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}
+
+
 @pytest.fixture(scope="session", autouse=True)
 def usual_signals() -> None:
     """Signals as in a terminal; started in the background, some are ignored, and so by children."""

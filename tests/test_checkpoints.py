@@ -201,7 +201,7 @@ def test_another_recipe_or_other_data_is_refused_with_the_difference(make_learne
     with pytest.raises(SettingsError, match=r"adapter\.rank was 4, is 2.*--resume never"):
         train(make_learner, tmp_path, "training.epochs=1", "adapter.rank=2")
     learner = make_learner("training.epochs=1")
-    for field, reason in (("data", "texts or labels of the data"), ("encoder", "weights of")):
+    for field, reason in (("data", "texts or labels of the data"), ("encoder", "files of")):
         origin = dataclasses.replace(learner.origin, **{field: "0" * 64})
         changed = dataclasses.replace(learner, origin=origin)
         with pytest.raises(SettingsError, match=f"{reason}.* have changed"):

@@ -13,7 +13,7 @@ import time
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_rows, write_csv
+from conftest import make_rows, uncovered, write_csv
 
 from textlora.cli import main
 from textlora.tables import read_rows
@@ -477,6 +477,54 @@ def test_what_predict_did_is_told(run_command, refuse, tiny_run, tmp_path):
     assert "in.jsonl:2: no text" in refuse(3, *words, "--strict")
 
 
+def test_a_flag_that_would_do_nothing_is_refused(refuse, tiny_run, tmp_path):
+    out = tmp_path / "out.csv"
+    assert "--input: missing for --output" in refuse(2, "predict", tiny_run, "--output", out)
+    assert "--input: missing for --shard" in refuse(2, "predict", tiny_run, "--shard", "9/2")
+    words = ("predict", tiny_run, "--input", tmp_path, "--output", out)
+    assert "without --engine ray" in refuse(2, *words, "--ray-address", "auto")
+    words = ("predict", "--merge", "--input", tmp_path, "--output", out)
+    assert "--keep-columns: does nothing with --merge" in refuse(2, *words, "--keep-columns")
+
+
+def test_files_of_a_run_are_no_output(refuse, tiny_run, data_folder):
+    before = (tiny_run / "history.jsonl").read_bytes()
+    words = ("predict", tiny_run, "--input", data_folder / "test.csv")
+    assert "is a file of the run itself" in refuse(
+        3, *words, "--output", tiny_run / "history.jsonl"
+    )
+    assert (tiny_run / "history.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("flag", ["--recipe", "--model", "--data", "--out"])
+def test_names_that_no_file_may_have_are_one_line(
+    run_command, tiny_bert, data_folder, tmp_path, flag
+):
+    words = {"--recipe": "quickstart", "--model": tiny_bert, "--data": data_folder,
+             "--out": tmp_path / "run"}  # fmt: skip
+    for name in ("x" * 300, "~nobody-of-that-name/x"):
+        if flag == "--out" and name[0] == "~":
+            continue  # a folder like any other
+        given = [word for pair in {**words, flag: name}.items() for word in pair]
+        code, out, err = run_command("train", *given)
+        assert code in (1, 2, 3, 4)
+        assert (out, err.count("\n")) == ("", 1)
+        assert name[:20] in err
+
+
+def test_a_terminal_that_cannot_show_a_name_gets_its_number(tiny_run, tmp_path):
+    (tmp_path / "in.txt").write_text("a rocket")
+    words = [sys.executable, "-m", "textlora", "predict", str(tiny_run), "--input",
+             str(tmp_path / "in.txt"), "--output", str(tmp_path / "Größe.csv")]  # fmt: skip
+    for more in ([], ["--json", "--resume", "never"]):
+        done = subprocess.run(
+            [*words, *more], capture_output=True, check=True, text=True,
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        )  # fmt: skip
+        shown = json.loads(done.stdout)["output"] if more else done.stdout
+        assert ("Größe.csv" if more else r"Gr\xf6\xdfe.csv") in shown
+
+
 def test_predict_needs_a_run_and_a_format(refuse, tiny_run):
     assert "--format" in refuse(3, "predict", tiny_run, "--input", "-", "--output", "-")
     assert "RUN: missing" in refuse(2, "predict")
@@ -486,7 +534,8 @@ def test_predict_needs_a_run_and_a_format(refuse, tiny_run):
 def stop_prediction(command, journal, number, stdin=None):
     """Send a signal once a chunk is written: exit code, stderr."""
     command = [sys.executable, "-X", "faulthandler", "-m", "textlora", *command]
-    with subprocess.Popen(command, stdin=stdin, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdin": stdin, "stderr": subprocess.PIPE, "text": True, "env": uncovered()}
+    with subprocess.Popen(command, **pipes) as process:
         try:
             deadline = time.monotonic() + 60
             while not journal.exists() or journal.read_bytes().count(b"\n") < 3:

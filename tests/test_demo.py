@@ -1,6 +1,7 @@
 """The embedded sample and the demo: what a newcomer meets first."""
 
 import csv
+import shutil
 from collections import Counter
 
 import pytest
@@ -9,6 +10,7 @@ from textlora.answers import answer_examples
 from textlora.cleaning import clean_text
 from textlora.data import load_labelled_texts, load_split
 from textlora.demo import EXAMPLES, run_demo
+from textlora.errors import SettingsError
 from textlora.predictor import Predictor
 from textlora.progress import Reporter
 from textlora.settings import DataSettings, load_recipe
@@ -70,6 +72,14 @@ def test_no_text_of_the_sample_is_a_row_of_ag_news(sample, ag_news):
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     return run_demo(tmp_path_factory.mktemp("demo"), Reporter(quiet=True))
+
+
+def test_a_run_of_something_else_is_not_taken_for_an_old_demo(tiny_run, tmp_path):
+    folder = shutil.copytree(tiny_run, tmp_path / "run")
+    before = (folder / "manifest.json").read_bytes()
+    with pytest.raises(SettingsError, match="was started with other settings"):
+        run_demo(folder, Reporter(quiet=True))
+    assert (folder / "manifest.json").read_bytes() == before
 
 
 @pytest.mark.slow

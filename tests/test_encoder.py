@@ -7,6 +7,7 @@ import torch
 import transformers
 from conftest import save_encoder
 from safetensors.torch import load_file
+from transformers import RobertaConfig
 
 from textlora import encoder, encoderfiles
 from textlora.errors import ModelError
@@ -69,7 +70,7 @@ def test_dropout_of_the_backbone_is_what_the_recipe_says(tiny_bert):
         assert found == {probability}
 
 
-@pytest.mark.parametrize(("family", "positions"), [("bert", 64), ("roberta", 64), ("mpnet", 64)])
+@pytest.mark.parametrize(("family", "positions"), [("bert", 64), ("roberta", 65), ("mpnet", 64)])
 def test_no_text_is_longer_than_the_positions_of_the_model(tmp_path, family, positions):
     folder = save_encoder(tmp_path / family, family)
     files = locate(folder)
@@ -114,9 +115,15 @@ def break_tokenizer(folder):
     (folder / "tokenizer.json").write_text("{")
 
 
+def name_more_words(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 100}))
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
+        (name_more_words, "config.json and weights differ: bert.embeddings.word_embeddings.weight"),
         (remove_weights, "no .safetensors weights"),
         (cut_weights, "damaged"),
         (claim_a_huge_header, "damaged"),
@@ -141,6 +148,35 @@ def test_a_broken_model_folder_is_refused_with_the_reason(tmp_path, tiny_bert, d
         load()
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_with_more_words_than_the_encoder_is_refused(tiny_bert):
+    files = locate(tiny_bert)
+    model = encoder.load_encoder(files, LABELS).model
+    tokenizer = encoder.load_tokenizer(tiny_bert, "tiny")
+    encoder.check_tokenizer(tokenizer, model, "model 'tiny'")
+    tokenizer.add_tokens([f"word{n}" for n in range(100)])
+    with pytest.raises(
+        ModelError, match=r"model 'tiny': its tokenizer has \d+ tokens, the encoder"
+    ):
+        encoder.check_tokenizer(tokenizer, model, "model 'tiny'")
+
+
+@pytest.mark.parametrize(
+    ("changes", "positions", "reason"),
+    [
+        ({"pad_token_id": 4, "max_position_embeddings": 66}, 61, ""),
+        ({"pad_token_id": None}, 0, "has no pad_token_id"),
+        ({"max_position_embeddings": 3}, 0, "leaves 1 positions"),
+    ],
+)
+def test_positions_are_counted_from_the_padding(changes, positions, reason):
+    config = RobertaConfig(**changes)
+    if reason:
+        with pytest.raises(ModelError, match=reason):
+            encoder.find_max_length(config, 512)
+    else:
+        assert encoder.find_max_length(config, 512) == positions
 
 
 def test_pickled_weights_and_remote_code_are_never_run(tmp_path, tiny_bert):

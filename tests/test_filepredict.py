@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -205,6 +206,9 @@ def test_bad_files_are_refused_and_nothing_is_left_behind(predictor, tmp_path):
     assert "is the input itself" in refuse(predictor, good, good)
     assert "is the input itself" in refuse(predictor, good, out, rejects=good)
     assert "is the output itself" in refuse(predictor, good, out, rejects=out)
+    other = write_input(tmp_path / "other.csv", TEXTS)
+    assert "name a .jsonl with --rejects" in refuse(predictor, good, out, rejects=other)
+    assert len(list(read_rows(other))) == len(TEXTS)
     assert len(list(read_rows(good))) == len(TEXTS)
     (tmp_path / "twice.csv").write_text("text,Label,input_Label\na,b,c\n")
     assert "'input_Label'; rename" in refuse(
@@ -472,6 +476,23 @@ def test_shards_are_joined_to_the_bytes_of_the_whole(predictor, tmp_path, kind):
     assert (merged.rows, merged.shards) == (18, 3)
     whole, joined = (tmp_path / f"{name}.{kind}" for name in ("whole", "joined"))
     assert whole.read_bytes() == joined.read_bytes()
+
+
+def test_shards_of_copies_of_the_input_are_joined(predictor, tmp_path, monkeypatch):
+    """As on two machines: the same path, another time of change."""
+    for index in (1, 2):
+        (tmp_path / f"{index}").mkdir()
+        monkeypatch.chdir(tmp_path / f"{index}")
+        source = write_input(Path("in.csv"), TEXTS[:18])
+        os.utime(source, (index, index))
+        predict_file(predictor, source, Path("part.csv"), shard=(index, 2), chunk_rows=4)
+    parts = [tmp_path / f"{index}" / "part.csv" for index in (1, 2)]
+    assert merge_shards(parts, tmp_path / "joined.csv").rows == 18
+    os.utime("in.csv", (9, 9))  # to go on with a part, it must be the very file
+    (tmp_path / "2" / "in.csv").write_text("text\nanother\n")
+    predict_file(predictor, Path("in.csv"), Path("part.csv"), shard=(2, 2), chunk_rows=4)
+    with pytest.raises(DataError, match="input differ"):
+        merge_shards(parts, tmp_path / "joined.csv")
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])

@@ -11,11 +11,12 @@ from safetensors.torch import load_file, save_file
 from textlora.batching import tokenize
 from textlora.data import load_labelled_texts
 from textlora.encoder import build_skeleton
-from textlora.errors import ModelError
+from textlora.errors import ModelError, SettingsError
 from textlora.footprint import compute_adapter_bytes
 from textlora.pipeline import copy_pictures, fit_run, train_run
 from textlora.predictor import Predictor
 from textlora.progress import Reporter
+from textlora.repeats import train_repeats
 from textlora.tasks import compute_softmax
 from textlora.torchbackend import compute_logits
 from textlora.verify import compute_saved_logits
@@ -58,6 +59,21 @@ def test_a_layer_that_the_checkpoint_lacks_survives_saving(tmp_path, data_folder
     transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     probes, logits = fit(folder, data_folder, tmp_path / "run")
     assert np.array_equal(compute_saved_logits(tmp_path / "run", probes), logits)
+
+
+def test_files_of_somebody_else_are_not_replaced(tmp_path, tiny_bert, data_folder):
+    recipe = tiny_recipe(tiny_bert, data_folder, "training.epochs=1")
+    texts = load_labelled_texts(recipe.data)
+    for name in ("predictions", "visualizations", "adapter"):
+        own = tmp_path / name / name / "mine.txt"
+        own.parent.mkdir(parents=True)
+        own.write_text("mine")
+        for resume in ("auto", "never"):
+            with pytest.raises(SettingsError, match=f"holds '{name}', which textlora did not"):
+                train_run(recipe, texts, tmp_path / name, resume=resume, report=QUIET)
+        with pytest.raises(SettingsError, match=f"holds '{name}', which textlora did not"):
+            train_repeats(recipe, texts, tmp_path / name, 2, resume="auto", report=QUIET)
+        assert own.read_text() == "mine"
 
 
 def test_running_the_same_command_again_changes_nothing(tmp_path, tiny_bert, data_folder):

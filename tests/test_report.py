@@ -227,7 +227,7 @@ def test_what_cannot_be_reported_is_one_line(run, tmp_path):
     with pytest.raises(TextloraError, match="cannot be written"):
         write_report([run], "test", tmp_path / "file" / "x.html")
     shutil.rmtree(run / "predictions")
-    with pytest.raises(ModelError, match="evaluate again"):
+    with pytest.raises(ModelError, match="textlora train writes it"):
         write_report([run], "test", tmp_path / "x.html")
 
 

@@ -142,6 +142,21 @@ def test_an_adapter_for_another_base_is_refused(run, tmp_path, tiny_bert):
         load_run(run)
 
 
+def test_a_configuration_that_computes_otherwise_is_refused(run, tmp_path, tiny_bert):
+    base = shutil.copytree(tiny_bert, tmp_path / "base")
+    for name in ("manifest.json", "recipe.toml"):
+        path = run / name
+        path.write_text(path.read_text().replace(str(tiny_bert), str(base)))
+    values = json.loads((run / "manifest.json").read_text())
+    values["files"] |= describe_files(run, ["recipe.toml"])
+    (run / "manifest.json").write_text(json.dumps(values))
+    load_run(run)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}))
+    with pytest.raises(ModelError, match=r"config\.json: is another than .* was trained with"):
+        load_run(run)
+
+
 def test_a_run_finds_its_base_from_another_working_folder(tmp_path, tiny_run, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load_run(tiny_run).labels == ("money", "space", "sport")

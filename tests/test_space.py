@@ -115,9 +115,11 @@ def test_a_range_ends_at_its_last_step(read):
 
 
 def test_a_range_beyond_counting_has_no_list(read):
-    (alphas,) = read('"adapter.alpha" = { low = 1.0, high = 1e308, step = 1e-5 }').dimensions
+    (rates,) = read(
+        '"training.learning_rate" = { low = 1.0, high = 1e308, step = 1e-5 }'
+    ).dimensions
     (sizes,) = read('"training.batch_size" = { low = 1, high = 1000000000000 }').dimensions
-    assert alphas.steps is sizes.steps is None
+    assert rates.steps is sizes.steps is None
 
 
 def test_alpha_keeps_its_ratio_to_the_rank_unless_it_is_said():

@@ -9,6 +9,7 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import uncovered
 
 from textlora.errors import DataError
 from textlora.rowencoder import RowEncoder
@@ -351,7 +352,7 @@ try:
 except KeyboardInterrupt:
     print("stopped", flush=True)
 """
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": uncovered()}
     with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
         assert process.stdout.readline() == "reading\n"
         process.send_signal(signal.SIGINT)

@@ -86,7 +86,7 @@ class Checkpoint:
 class Origin:
     """What a run grows from; it is continued only where all of this is the same.
 
-    `data` and `encoder` are SHA-256 fingerprints of texts with labels, and of the weight files.
+    `data` and `encoder` are SHA-256 fingerprints of texts with labels, and of the encoder's files.
     """
 
     recipe: Recipe
@@ -268,7 +268,7 @@ def _check_same(run: Path, values: dict[str, Any], origin: Origin) -> None:
     if not changed and values["data"] != origin.data:
         changed.append("the texts or labels of the data have changed")
     if not changed and values["encoder"] != origin.encoder:
-        changed.append(f"the weights of {origin.recipe.model.name} have changed")
+        changed.append(f"the files of {origin.recipe.model.name} have changed")
     if changed:
         raise SettingsError(
             f"{run}: was started with other settings ({'; '.join(changed)}); "

@@ -75,7 +75,8 @@ class ChunkFile:
             if path.is_dir():
                 raise DataError(f"{path}: is a folder; name a file to write")
         try:
-            self._target.parent.mkdir(parents=True, exist_ok=True)
+            for path in (self._target, self._rejects):
+                path.parent.mkdir(parents=True, exist_ok=True)
             self._open.enter_context(
                 lock_file(self._target.with_name(f".{self._target.name}.lock"), passing=True)
             )

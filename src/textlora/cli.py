@@ -4,6 +4,7 @@ Results go to stdout, messages and progress to stderr. Heavy modules are importe
 that needs them, so that `--help` is quick.
 """
 
+import io
 import os
 import shlex
 import signal
@@ -60,6 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in words
     # A tokenizer that was used before a fork warns on stderr; we start no workers.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    _accept_all_names()
     previous = signal.signal(signal.SIGTERM, _stop)
     try:
         code = app([word for word in words if word != "--debug"], standalone_mode=False)
@@ -77,9 +79,18 @@ def main(arguments: list[str] | None = None) -> None:
         # The reader has gone (`| head`); the interpreter must not complain when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        reason = error.strerror or error
+        code = _fail(f"{error.filename or 'file'}: {reason}; check the path", 1, debug)
     finally:
         signal.signal(signal.SIGTERM, previous)
     sys.exit(code)
+
+
+def _accept_all_names() -> None:
+    """On a terminal that cannot show a sign, its number is shown."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 class _Stopped(BaseException):

@@ -1,19 +1,22 @@
 """The quick start: train, evaluate and predict on what the package brings, without a network."""
 
 import csv
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from textlora.checkpoints import find_newest_step
 from textlora.data import load_labelled_texts
 from textlora.datacheck import check_splits
 from textlora.filepredict import predict_files
-from textlora.files import MANIFEST
 from textlora.pipeline import TrainedRun, train_run
 from textlora.predictor import Predictor
 from textlora.progress import Reporter
-from textlora.settings import load_recipe
+from textlora.rundir import RECIPE
+from textlora.settings import Recipe, load_recipe
 from textlora.sources import read_splits
 from textlora.tables import read_rows
+from textlora.timetable import Timetable
 from textlora.training import Resume
 
 EXAMPLES = (
@@ -41,8 +44,7 @@ def run_demo(folder: Path, report: Reporter) -> DemoResult:
     parts = read_splits(recipe.data)
     texts = load_labelled_texts(recipe.data, parts)
     check = check_splits(recipe.data.source, parts, recipe.model.max_length)
-    # A demo that was stopped goes on; one that was finished is shown anew.
-    resume: Resume = "never" if (folder / MANIFEST).exists() else "auto"
+    resume: Resume = "never" if _is_finished(folder, recipe, len(texts.train.texts)) else "auto"
     trained = train_run(recipe, texts, folder, resume=resume, report=report, check=check)
     source, output = folder / "example_input.csv", folder / "example_output.csv"
     with source.open("w", encoding="utf-8", newline="") as stream:
@@ -54,3 +56,15 @@ def run_demo(folder: Path, report: Reporter) -> DemoResult:
         for text, row in zip(EXAMPLES, rows, strict=True)
     )
     return DemoResult(trained, output, predictions)
+
+
+def _is_finished(folder: Path, recipe: Recipe, num_texts: int) -> bool:
+    """Whether a demo has come to its end here: it is shown anew, a stopped one goes on.
+
+    A run of something else is left to `train_run`, which refuses to go on with it.
+    """
+    path = folder / RECIPE
+    if not path.is_file() or load_recipe(str(path)) != recipe:
+        return False
+    num_batches = math.ceil(num_texts / recipe.training.batch_size)
+    return find_newest_step(folder) >= Timetable(recipe, num_batches).total_steps

@@ -3,6 +3,7 @@
 No socket is opened, only safetensors weights are read, and no code of a model folder is run.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,12 @@ from textlora.errors import ModelError, shorten_message
 from textlora.heads import install_head, list_head_parameters
 from textlora.settings import Head, ModelSettings, ProblemType
 
-# These families start positions behind the padding id, so two position rows are never used.
-_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "longformer"}
+# These families start positions behind the padding id: the rows up to it are never used.
+_OFFSET_POSITIONS = {
+    "roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "longformer",
+    "roberta-prelayernorm", "xlm-roberta-xl", "xmod", "ibert",
+}  # fmt: skip
+_MIN_POSITIONS = 8  # as the least of model.max_length
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ def load_config(
     for key, value in config.to_dict().items():
         if "dropout" in key and isinstance(value, float):
             setattr(config, key, dropout)
+    config.return_dict = True  # an old way to give answers, which nobody reads any more
     return _set_labels(config, labels, problem_type)
 
 
@@ -150,6 +156,7 @@ def load_encoder(
         raise
     finally:
         transformers.utils.logging.set_verbosity(previous)
+    _check_sizes(files.name, model, info["mismatched_keys"])
     install_head(model, head)
     new = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
     new.update(list_head_parameters(model))
@@ -181,12 +188,50 @@ def load_tokenizer(folder: Path, name: str) -> Any:
     return tokenizer
 
 
+def check_tokenizer(tokenizer: Any, model: Any, where: str) -> None:
+    """Refuse a tokenizer with ids that the encoder does not know.
+
+    Raises:  ModelError if there are such.
+    """
+    vocabulary = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > vocabulary:
+        raise ModelError(
+            f"{where}: its tokenizer has {len(tokenizer)} tokens, the encoder {vocabulary}; they "
+            "do not belong together"
+        )
+
+
 def find_max_length(config: Any, wanted: int) -> int:
-    """Longest input in tokens: what is wanted, but no more than the model has positions for."""
+    """Longest input in tokens: what is wanted, but no more than the model has positions for.
+
+    Raises:  ModelError if that is too little for any text.
+    """
     positions = getattr(config, "max_position_embeddings", None) or wanted
     if config.model_type in _OFFSET_POSITIONS:
-        positions -= 2
+        padding = 1 if config.model_type == "mpnet" else config.pad_token_id
+        if padding is None:
+            raise ModelError(
+                f"config.json of a {config.model_type}: has no pad_token_id, from which positions "
+                "are counted; write that of its tokenizer there"
+            )
+        positions -= padding + 1
+    if positions < _MIN_POSITIONS:
+        raise ModelError(
+            f"config.json of a {config.model_type}: leaves {positions} positions for a text, which "
+            "needs more; mend max_position_embeddings or pad_token_id"
+        )
     return min(wanted, positions)
+
+
+def _check_sizes(name: str, model: Any, mismatched: Iterable[Any]) -> None:
+    """Only a head may be of another size: the encoder's own weights would be thrown away."""
+    prefix = f"{model.base_model_prefix}."
+    for key, stored, expected in mismatched:
+        if key.startswith(prefix) and key not in list_head_parameters(model):
+            raise ModelError(
+                f"model {name!r}: config.json and weights differ: {key} is {tuple(expected)} by "
+                f"the one, {tuple(stored)} by the other; put files of one model there"
+            )
 
 
 def _pick_attention(config: Any) -> str:

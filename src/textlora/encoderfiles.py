@@ -17,7 +17,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 
 from textlora.errors import ModelError, shorten_message
-from textlora.files import compute_sha256
+from textlora.files import compute_sha256, expand_home
 from textlora.hub import is_hub_reachable
 from textlora.settings import ModelSettings
 
@@ -36,6 +36,14 @@ _HUB_FILES = [
     "config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "vocab*",
     "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model",
 ]  # fmt: skip
+
+_VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+_TOKENIZER = (*_VOCABULARY, "merges.txt", "tokenizer_config.json", "added_tokens.json")
+# Of config.json: where it came from, and what training says itself.
+_UNREAD_CONFIG = {
+    "_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype", "id2label",
+    "label2id", "num_labels", "problem_type", "return_dict", "finetuning_task",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ def locate_encoder(settings: ModelSettings) -> EncoderFiles:
     name = settings.name
     if name == EMBEDDED:
         return EncoderFiles(name, _locate_embedded(), "", _EMBEDDED_ON_HUB)
-    folder = Path(name).expanduser()
+    folder = expand_home(name)
     if folder.is_dir():
         _check_folder(folder, name)
         return EncoderFiles(name, folder.resolve(), "", name)
@@ -92,6 +100,29 @@ def compute_weights_fingerprint(folder: Path) -> str:
     )
 
 
+def compute_config_fingerprint(folder: Path) -> str:
+    """SHA-256 of what in config.json decides how the weights compute.
+
+    Raises:  ModelError if it cannot be read.
+    """
+    path = folder / "config.json"
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        facts = {key: value for key, value in values.items() if key not in _UNREAD_CONFIG}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path}: cannot be read ({error}); fetch it again") from None
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def compute_fingerprint(folder: Path) -> str:
+    """SHA-256 of all that training follows from: weights, configuration and tokenizer."""
+    digest = hashlib.sha256(compute_weights_fingerprint(folder).encode())
+    digest.update(compute_config_fingerprint(folder).encode())
+    for path in sorted(path for name in _TOKENIZER for path in folder.glob(name)):
+        digest.update(f"{path.name} {compute_sha256(path)}".encode())
+    return digest.hexdigest()
+
+
 def list_weights(folder: Path) -> list[Path]:
     """The weight files in `folder`, in the order of their names."""
     return sorted(folder.glob("model*.safetensors"))
@@ -99,8 +130,7 @@ def list_weights(folder: Path) -> list[Path]:
 
 def has_vocabulary(folder: Path) -> bool:
     """Whether a tokenizer lies in `folder`."""
-    names = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-    return any(next(folder.glob(name), None) for name in names)
+    return any(next(folder.glob(name), None) for name in _VOCABULARY)
 
 
 def read_tensor_names(path: Path) -> list[str]:

@@ -19,7 +19,7 @@ from textlora import shards
 from textlora.answerrow import AnswerFormat
 from textlora.chunkfile import ChunkFile, StreamFile, name_rejects, open_output
 from textlora.errors import DataError, UnfinishedError
-from textlora.files import flush_file
+from textlora.files import MANIFEST, flush_file
 from textlora.filesummary import FileSummary, count_rows, summarize_output
 from textlora.inputs import Input, InputRow
 from textlora.interrupts import StopRequest
@@ -27,6 +27,7 @@ from textlora.layout import FileOptions, Layout
 from textlora.predictor import Answer, Predictor, Probabilities
 from textlora.progress import Reporter
 from textlora.rowencoder import RowEncoder
+from textlora.rundir import RUN_FILES
 from textlora.tables import find_format
 from textlora.textstream import STREAM
 
@@ -162,8 +163,12 @@ def _check_places(sources: list[Path], target: Path, options: FileOptions) -> No
         for flag, place in places.items():
             if source.exists() and place.exists() and source.samefile(place):
                 raise DataError(f"{place}: is the input itself; name another {flag}")
+    if target.name in RUN_FILES and (target.parent / MANIFEST).exists():
+        raise DataError(f"{target}: is a file of the run itself; name another --output")
     if options.rejects is not None and options.rejects.resolve() == target.resolve():
         raise DataError(f"{target}: is the output itself; name another --rejects")
+    if options.rejects is not None and options.rejects.suffix != ".jsonl":
+        raise DataError(f"{options.rejects}: bad rows are JSON lines; name a .jsonl with --rejects")
 
 
 def _prepare(out: ChunkFile | StreamFile, encoder: RowEncoder) -> None:

@@ -48,6 +48,12 @@ def append_bytes(stream: io.FileIO, content: bytes) -> None:
     os.fsync(stream.fileno())
 
 
+def expand_home(name: str) -> Path:
+    """A path in which `~` may stand for a home; a user who does not exist has none."""
+    # pathlib's own raises RuntimeError for one.
+    return Path(os.path.expanduser(name))  # noqa: PTH111
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace `path` in one step: staged beside it, flushed to disk, renamed.
 

@@ -62,13 +62,14 @@ def prepare_learner(recipe: Recipe, texts: LabelledTexts) -> Learner:
     """
     device = pick_device()
     files = encoderfiles.locate_encoder(recipe.model)
-    weights_sha256 = encoderfiles.compute_weights_fingerprint(files.folder)
+    fingerprint = encoderfiles.compute_fingerprint(files.folder)
     tokenizer = encoder.load_tokenizer(files.folder, recipe.model.name)
     set_seed(recipe.training.seed)
     problem_type = recipe.data.problem_type
     loaded = encoder.load_encoder(
         files, texts.labels, recipe.dropout.backbone, recipe.model.head, problem_type
     )
+    encoder.check_tokenizer(tokenizer, loaded.model, f"model {recipe.model.name!r}")
     max_length = encoder.find_max_length(loaded.model.config, recipe.model.max_length)
     plan = plan_adapter(loaded.model, loaded.new_parameters, recipe.adapter)
     model = attach_adapter(loaded.model, plan, recipe.adapter, recipe.dropout).to(device)
@@ -80,7 +81,7 @@ def prepare_learner(recipe: Recipe, texts: LabelledTexts) -> Learner:
         texts.train.label_ids, len(texts.labels), recipe.training
     )
     return Learner(
-        origin=Origin(recipe, texts.fingerprint, weights_sha256),
+        origin=Origin(recipe, texts.fingerprint, fingerprint),
         task=find_task(recipe.data),
         objective=objective,
         labels=texts.labels,

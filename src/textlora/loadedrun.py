@@ -82,13 +82,7 @@ def load_run(run: Path) -> LoadedRun:
     tokenizer = encoder.load_tokenizer(inside / ADAPTER, str(run / ADAPTER))
     problem_type = recipe.data.problem_type
     loaded = encoder.load_encoder(files, labels, head=recipe.model.head, problem_type=problem_type)
-    embeddings: Any = loaded.model.get_input_embeddings()  # type: ignore[operator]
-    vocabulary = embeddings.num_embeddings
-    if len(tokenizer) > vocabulary:
-        raise ModelError(
-            f"{run}: its tokenizer has {len(tokenizer)} tokens, the encoder {vocabulary}; "
-            "the run and the encoder do not belong together"
-        )
+    encoder.check_tokenizer(tokenizer, loaded.model, f"{run}")
     model = _load_adapter(inside / ADAPTER, loaded.model, loaded.new_parameters)
     return LoadedRun(run, recipe, labels, manifest, model.eval(), tokenizer)
 
@@ -119,6 +113,12 @@ def _locate_base(run: Path, base: BaseModel, settings: ModelSettings) -> Encoder
             f"{run}: was trained on other weights of {base.name!r} (SHA-256 "
             f"{base.weights_sha256[:12]}..., found {found[:12]}... in {files.folder}); "
             "put the original encoder there"
+        )
+    settings_found = encoderfiles.compute_config_fingerprint(files.folder)
+    if base.config_sha256 and settings_found != base.config_sha256:
+        raise ModelError(
+            f"{files.folder}/config.json: is another than {run} was trained with; put the "
+            "original there"
         )
     return files
 

@@ -1,6 +1,7 @@
 """What several commands share: their options, and results as JSON."""
 
 import json
+import sys
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,4 +35,5 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder m
 def print_json(value: Any) -> None:
     """Print a dataclass, or what holds none, as one line of JSON on stdout."""
     content = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-    print(json.dumps(content, default=str, ensure_ascii=False))
+    escaped = (sys.stdout.encoding or "").lower().replace("_", "-") not in ("utf-8", "utf8")
+    print(json.dumps(content, default=str, ensure_ascii=escaped))

@@ -137,6 +137,7 @@ def _lock(run: Path) -> Iterator[None]:
     """Make the run folder and keep other processes from training in it."""
     rundir.refuse_sweep(run)
     rundir.refuse_repeats(run)
+    rundir.refuse_foreign(run)
     with ExitStack() as held:
         try:
             run.mkdir(parents=True, exist_ok=True)
@@ -178,7 +179,7 @@ def _save(
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         textlora_version=rundir.VERSION,
-        base=rundir.describe_base(learner.files, learner.origin.encoder),
+        base=rundir.describe_base(learner.files),
         data_fingerprint=learner.origin.data,
         max_length=learner.max_length,
         trainable_parameters=learner.plan.trainable,

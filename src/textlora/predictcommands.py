@@ -80,8 +80,16 @@ def predict(
     from textlora.layout import FileOptions
     from textlora.predictor import Predictor
 
-    if run is None and not merge:
-        raise SettingsError("RUN: missing; name the run folder of a classifier")
+    named = {
+        "--output": target, "--text-column": text_columns, "--keep-columns": keep_columns,
+        "--probabilities": probabilities, "--mark-truncated": mark_truncated,
+        "--min-confidence": min_confidence, "--min-precision": min_precision,
+        "--csv-safe": csv_safe, "--strict": strict, "--rejects": rejects,
+        "--shard": shard != "1/1", "--format": stream_format, "--engine": engine == "ray",
+        "--ray-address": ray_address,
+    }  # fmt: skip
+    given = [flag for flag, value in named.items() if value]
+    _refuse_useless(given, run=run, sources=sources, merge=merge)
     if sources is None and not merge:
         assert run is not None
         _show_examples(Predictor.load(run, backend, Reporter(quiet=as_json)), as_json)
@@ -140,6 +148,20 @@ def doctor(as_json: JsonOption = False) -> None:
     print(f"cached models    {', '.join(found.cached_models) or 'none'}")
 
 
+def _refuse_useless(
+    given: list[str], *, run: Path | None, sources: list[str] | None, merge: bool
+) -> None:
+    """A flag that would do nothing is a mistake, and perhaps another flag was forgotten."""
+    if run is None and not merge:
+        raise SettingsError("RUN: missing; name the run folder of a classifier")
+    if merge and (useless := [flag for flag in given if flag != "--output"]):
+        raise SettingsError(f"{useless[0]}: does nothing with --merge; leave it out")
+    if given and sources is None and not merge:
+        raise SettingsError(f"--input: missing for {given[0]}; name the texts to classify")
+    if "--ray-address" in given and "--engine" not in given:
+        raise SettingsError("--ray-address: does nothing without --engine ray; add it")
+
+
 def _find_confidence(run: Path, least: float, precision: float | None, report: Reporter) -> float:
     if precision is None:
         return least
@@ -164,7 +186,8 @@ def _show_examples(predictor: "Predictor", as_json: bool) -> None:
     found = predictor.predict(EXAMPLES)
     if as_json:
         pairs = zip(EXAMPLES, found, strict=True)
-        print_json([{"text": text, **asdict(prediction)} for text, prediction in pairs])
+        answers = [{"text": text, **asdict(prediction)} for text, prediction in pairs]
+        print_json({"predictions": answers})
         return
     rows = [(t, *scoretables.describe_answer(p)) for t, p in zip(EXAMPLES, found, strict=True)]
     console.show_rows(("text", "label", "confidence"), rows)

@@ -59,7 +59,7 @@ def is_reread(recipe: Recipe, steps_per_epoch: int) -> bool:
 def open_prefix(
     engine: Engine,
     tokens: TokenizedTexts,
-    weights_sha256: str,
+    encoder: str,
     max_gb: float,
     report: Reporter,
     check: Callable[[], None] = lambda: None,
@@ -70,7 +70,7 @@ def open_prefix(
 
     None where nothing would be saved, or where it would be larger than `max_gb` or the free space.
     """
-    prefix = _find(engine, tokens, weights_sha256, max_gb, report, check)
+    prefix = _find(engine, tokens, encoder, max_gb, report, check)
     shared = _shared.get()
     try:
         yield prefix
@@ -97,7 +97,7 @@ def share_prefixes() -> Iterator[None]:
 def _find(
     engine: Engine,
     tokens: TokenizedTexts,
-    weights_sha256: str,
+    encoder: str,
     max_gb: float,
     report: Reporter,
     check: Callable[[], None],
@@ -107,7 +107,7 @@ def _find(
     shape = (len(tokens.token_ids), engine.width)
     size = shape[0] * shape[1] * engine.dtype.itemsize
     folder = find_cache_folder("prefix")
-    path = folder / f"{_compute_key(engine, tokens, weights_sha256)}.bin"
+    path = folder / f"{_compute_key(engine, tokens, encoder)}.bin"
     layers = f"layers 0 to {engine.num_frozen - 1} never change"
     if size > max_gb * 1e9:
         report.say(
@@ -131,8 +131,8 @@ def _find(
     return Prefix(path, rows, tokens.offsets)
 
 
-def _compute_key(engine: Engine, tokens: TokenizedTexts, weights_sha256: str) -> str:
-    facts = [weights_sha256, engine.num_frozen, str(engine.dtype), engine.device.type]
+def _compute_key(engine: Engine, tokens: TokenizedTexts, encoder: str) -> str:
+    facts = [encoder, engine.num_frozen, str(engine.dtype), engine.device.type]
     digest = hashlib.sha256(json.dumps([*facts, version("torch"), version("textlora")]).encode())
     digest.update(tokens.token_ids.tobytes())
     digest.update(tokens.offsets.tobytes())

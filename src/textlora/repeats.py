@@ -26,6 +26,7 @@ from textlora.rundir import (
     RECIPE,
     REPORT,
     copy_classifier,
+    refuse_foreign,
     refuse_sweep,
 )
 from textlora.seeds import Repeats, write_repeats
@@ -60,6 +61,7 @@ def train_repeats(
     if (run / CHECKPOINTS).is_dir():
         raise SettingsError(f"{run}: holds a single run; choose another --out for --seeds")
     refuse_sweep(run)
+    refuse_foreign(run)
     first = recipe.training.seed
     found: dict[int, tuple[AnyEvaluation, ...]] = {}
     with share_prefixes():

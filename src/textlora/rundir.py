@@ -27,7 +27,11 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save
 from torch import Tensor
 
-from textlora.encoderfiles import EncoderFiles
+from textlora.encoderfiles import (
+    EncoderFiles,
+    compute_config_fingerprint,
+    compute_weights_fingerprint,
+)
 from textlora.errors import ModelError, SettingsError
 from textlora.files import (
     MANIFEST,
@@ -48,6 +52,7 @@ EVALUATION, VISUALIZATIONS, CHECKPOINTS = "evaluation.json", "visualizations", "
 BACKENDS, BASELINE, PREDICTIONS = "backends", "baseline", "predictions"
 TRACKING, SEEDS, REPORT = "tracking", "seeds.json", "report.html"
 DATA_CHECK, TRAINING = "datacheck.json", "training.json"
+RUN_FILES = {RECIPE, LABELS, HISTORY, EVALUATION, SEEDS, REPORT, DATA_CHECK, TRAINING, MANIFEST}
 SWEEP = "sweep.toml"  # in the folder of a sweep, which is none of a run
 WEIGHTS = "adapter_model.safetensors"
 _NEXT = ".next"  # a whole classifier that is being moved to its place
@@ -61,6 +66,7 @@ class BaseModel:
     folder: str
     revision: str
     weights_sha256: str
+    config_sha256: str = ""  # runs of earlier versions have none
 
 
 @dataclass(frozen=True)
@@ -166,6 +172,21 @@ def refuse_sweep(folder: Path) -> None:
         raise SettingsError(f"{folder}: holds a sweep; choose another --out")
 
 
+def refuse_foreign(folder: Path) -> None:
+    """Keep runs out of a folder with files of somebody else, which they would replace.
+
+    Raises:  SettingsError naming one of them.
+    """
+    if any((folder / name).exists() for name in (MANIFEST, _NEXT, CHECKPOINTS)):
+        return
+    # All that a run has of these it has from its manifest on.
+    for name in (ADAPTER, PREDICTIONS, VISUALIZATIONS, REPORT, LABELS, EVALUATION):
+        if (folder / name).exists():
+            raise SettingsError(
+                f"{folder}: holds {name!r}, which textlora did not write; choose another --out"
+            )
+
+
 def refuse_repeats(folder: Path) -> None:
     """Keep a single run from taking the place of the best of several, which has no checkpoints.
 
@@ -211,13 +232,14 @@ def _write_adapter(folder: Path, trained: TrainedModel, recipe: Recipe, manifest
     write_file(folder / "README.md", card.encode())
 
 
-def describe_base(files: EncoderFiles, weights_sha256: str) -> BaseModel:
-    """Name, place and fingerprint of the encoder."""
+def describe_base(files: EncoderFiles) -> BaseModel:
+    """Name, place and fingerprints of the encoder."""
     return BaseModel(
         name=files.name,
         folder=str(files.folder),
         revision=files.revision,
-        weights_sha256=weights_sha256,
+        weights_sha256=compute_weights_fingerprint(files.folder),
+        config_sha256=compute_config_fingerprint(files.folder),
     )
 
 

@@ -87,7 +87,9 @@ class ModelSettings(_Section):
 
     name: str = "FacebookAI/roberta-base"  # Hub id, folder, or "embedded:minilm"
     revision: str = ""  # commit or tag on the Hub; empty = the default branch
-    max_length: int = Field(512, ge=8)  # tokens; longer texts are cut, counted and reported
+    max_length: int = Field(
+        512, ge=8, le=1_000_000
+    )  # tokens; longer texts are cut, counted and reported
     head: Head = "own"  # the model's own, or one linear layer over the first token or the mean
 
 
@@ -108,7 +110,7 @@ class AdapterSettings(_Section):
 
     variant: Variant = "lora"  # rslora: scaled by alpha / sqrt(rank); dora: magnitudes apart
     rank: int = Field(8, ge=1)
-    alpha: float = Field(16.0, gt=0.0)  # the update is scaled by alpha / rank
+    alpha: float = Field(16.0, gt=0.0, le=1e6)  # the update is scaled by alpha / rank
     # Layers ("all", "last 4", "0", "2-5", "0,5,10") -> matrices of those layers.
     targets: dict[str, tuple[Matrix, ...]] = Field({"all": ("query", "value")}, min_length=1)
 

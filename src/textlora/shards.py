@@ -63,6 +63,8 @@ def describe_shard(
     `num_rows` are those of the whole input.
     """
     about = {**key, "format": [find_format(path), find_compression(path)]}
+    # A copy on another machine has another time of change.
+    about["input"] = [[*item[:2], *item[3:]] for item in about["input"]]
     index, count = about.pop("shard")
     write_json(
         _name_description(path),

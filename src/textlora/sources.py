@@ -19,6 +19,7 @@ from textlora.columns import (
     name_value,
 )
 from textlora.errors import DataError, shorten_message
+from textlora.files import expand_home
 from textlora.hub import go_offline, is_hub_reachable
 from textlora.labelsets import split_labels
 from textlora.settings import DataSettings
@@ -77,7 +78,7 @@ def read_splits(
     if source in HUB_ALIASES or source.startswith("hub:"):
         name = HUB_ALIASES.get(source, source.removeprefix("hub:"))
         return _read_hub(name, settings, tolerant, only)
-    path = Path(source).expanduser()
+    path = expand_home(source)
     if path.is_dir():
         return _read_folder(path, settings, tolerant, only)
     if not path.exists() and path.suffix.lower() not in (*SUFFIXES, ".gz"):

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from textlora.errors import DataError
+from textlora.files import expand_home
 from textlora.settings import DataSettings
 from textlora.tables import SUFFIXES, find_format
 from textlora.textstream import find_compression
@@ -20,7 +21,7 @@ def find_files(settings: DataSettings) -> dict[str, list[Path]]:
 
     Raises:  DataError for data that lies in no file of the user's, and as `read_splits`.
     """
-    path = Path(settings.source).expanduser()
+    path = expand_home(settings.source)
     if path.is_dir():
         return find_split_files(path)
     if path.is_file():

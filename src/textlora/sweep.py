@@ -98,8 +98,8 @@ def run_sweep(
     judge = Judge(recipe, texts.labels, budget)
     fitting = judge.check_space(space)
     found = encoderfiles.locate_encoder(recipe.model)
-    weights = encoderfiles.compute_weights_fingerprint(found.folder)
-    claim_folder(folder, SweepOrigin(recipe, space, budget, texts.fingerprint, weights))
+    encoder = encoderfiles.compute_fingerprint(found.folder)
+    claim_folder(folder, SweepOrigin(recipe, space, budget, texts.fingerprint, encoder))
     metric, seed = recipe.training.best_metric, recipe.training.seed
     with (
         StopRequest() as stop,

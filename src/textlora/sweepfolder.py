@@ -34,7 +34,7 @@ _NONE = "none"  # TOML has no word for it
 class SweepOrigin:
     """What a sweep grows from; it is continued only where all of this is the same.
 
-    `data` and `encoder` are SHA-256 fingerprints of texts with labels, and of the weight files.
+    `data` and `encoder` are SHA-256 fingerprints of texts with labels, and of the model.
     """
 
     recipe: Recipe
@@ -116,7 +116,7 @@ def _check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     if not changed and old.get("data") != new["data"]:
         changed.append("the texts or labels of the data have changed")
     if not changed and old.get("encoder") != new["encoder"]:
-        changed.append("the weights of the model have changed")
+        changed.append("the files of the model have changed")
     if changed:
         raise SettingsError(
             f"{folder}: was started as another sweep ({'; '.join(changed)}); choose another --out"
