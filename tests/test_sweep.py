@@ -258,7 +258,7 @@ def test_another_sweep_in_the_same_folder_is_refused(undisturbed, place, tmp_pat
     other = shutil.copytree(folder, tmp_path / "sweep")
     text = (other / "sweep.toml").read_text()
     (other / "sweep.toml").write_text(text.replace('encoder = "', 'encoder = "0'))
-    with pytest.raises(SettingsError, match="the weights of the model have changed"):
+    with pytest.raises(SettingsError, match="the files of the model have changed"):
         place.sweep(other)
 
 
