@@ -72,15 +72,15 @@ def test_the_fingerprint_sees_one_changed_bit(tmp_path, tiny_bert):
 def test_the_fingerprint_of_training_sees_configuration_and_tokenizer_too(tmp_path, tiny_bert):
     folder = tmp_path / "model"
     shutil.copytree(tiny_bert, folder)
-    before = encoderfiles.compute_fingerprint(folder)
+    before = encoderfiles.compute_fingerprint(folder).whole
     path = folder / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "transformers_version": "9", "id2label": {"0": "x"}}))
-    assert encoderfiles.compute_fingerprint(folder) == before  # nothing computes otherwise
+    assert encoderfiles.compute_fingerprint(folder).whole == before  # nothing computes otherwise
     path.write_text(json.dumps({**config, "hidden_act": "relu"}))
-    with_relu = encoderfiles.compute_fingerprint(folder)
+    with_relu = encoderfiles.compute_fingerprint(folder).whole
     (folder / "tokenizer.json").write_text("{}")
-    assert len({before, with_relu, encoderfiles.compute_fingerprint(folder)}) == 3
+    assert len({before, with_relu, encoderfiles.compute_fingerprint(folder).whole}) == 3
 
 
 def test_a_well_known_encoder_is_planned_without_its_files(no_sockets):

@@ -21,6 +21,14 @@ from textlora.errors import DataError, Interrupted, SettingsError
 from textlora.evaluation import AnyEvaluation, Background, evaluate_answers
 from textlora.examples import Examples
 from textlora.files import write_json
+from textlora.inputcheck import (
+    check_labels,
+    check_sets,
+    check_texts,
+    find_classes,
+    list_labels,
+    read_sets,
+)
 from textlora.pipeline import fit_run
 from textlora.predictor import Predictor
 from textlora.progress import Reporter
@@ -71,11 +79,11 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:  DataError, SettingsError or ModelError, as the command `train` would say it.
         """
-        checked = _check_texts(texts)
-        labels = _list_labels(labels)
-        sets = _read_sets(labels)
-        _check_labels(labels if sets is None else itertools.chain(*sets))
-        classes = _find_classes(labels if sets is None else list(itertools.chain(*sets)))
+        checked = check_texts(texts)
+        labels = list_labels(labels)
+        sets = read_sets(labels)
+        check_labels(labels if sets is None else itertools.chain(*sets))
+        classes = find_classes(labels if sets is None else list(itertools.chain(*sets)))
         # A saved classifier has clean names, in which no white space decides anything.
         names = [clean_label(str(label)) for label in classes]
         if len(set(names)) < len(names):
@@ -113,17 +121,17 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self, texts: Sequence[str], labels: Sequence[Any], sample_weight: Any = None
     ) -> float:
         """Accuracy; of sets, the share that is right as a whole."""
-        labels = _list_labels(labels)
+        labels = list_labels(labels)
         if not self._gives_sets:
             return float(super().score(texts, labels, sample_weight))
-        matrix = self._number_sets(_check_sets(labels))
+        matrix = self._number_sets(check_sets(labels))
         right = (self._decide(self.predict_proba(texts)) == matrix).all(axis=1)
         return float(np.average(right, weights=sample_weight))
 
     def predict_proba(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Probability of each label. Shapes: returns (texts, labels), columns as in `classes_`."""
         check_is_fitted(self, "predictor_")
-        return self.predictor_.predict_proba(_check_texts(texts)).values
+        return self.predictor_.predict_proba(check_texts(texts)).values
 
     def evaluate(self, texts: Sequence[str], labels: Sequence[Any]) -> AnyEvaluation:
         """All figures of the command `evaluate` on labelled texts.
@@ -131,12 +139,12 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:  DataError for a label that training did not have.
         """
         check_is_fitted(self, "predictor_")
-        labels = _list_labels(labels)
+        labels = list_labels(labels)
         if self._gives_sets:
-            label_ids = self._number_sets(_check_sets(labels))
+            label_ids = self._number_sets(check_sets(labels))
         else:
             label_ids = np.array(self._number(labels), dtype=np.int64)
-        examples = Examples(tuple(_check_texts(texts)), label_ids)
+        examples = Examples(tuple(check_texts(texts)), label_ids)
         if len(examples.texts) != len(label_ids) or not len(label_ids):
             raise DataError(
                 f"texts and labels: {len(examples.texts)} texts, {len(label_ids)} labels; give as "
@@ -239,89 +247,3 @@ class _TemporaryRun:
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> "_TemporaryRun":
         return self
-
-
-def _list_labels(labels: Iterable[Any]) -> Sequence[Any]:
-    """Labels as often as they are needed, also of a generator; a matrix is left to be refused.
-
-    Raises:  DataError for what has no order or is no list.
-    """
-    if getattr(labels, "ndim", 1) > 1:
-        return labels  # type: ignore[return-value]
-    if isinstance(labels, str | Mapping | set | frozenset) or not isinstance(labels, Iterable):
-        raise DataError(f"labels: {labels!r:.40} given; give a list with the label of each text")
-    return list(labels)
-
-
-def _find_classes(labels: Sequence[Any]) -> npt.NDArray[Any]:
-    """Shapes: returns (labels,), sorted.
-
-    Raises:  DataError for a mixture of kinds.
-    """
-    kinds = sorted({type(label).__name__ for label in labels})
-    given = np.asarray(labels)
-    if given.dtype.kind == "U" and not all(isinstance(label, str) for label in labels):
-        raise DataError(f"labels: are of kinds {', '.join(kinds)}; give one kind")
-    try:
-        return np.unique(given)
-    except TypeError:
-        raise DataError(
-            f"labels: of kind {', '.join(kinds)} cannot be sorted; give names or numbers"
-        ) from None
-
-
-def _read_sets(labels: Sequence[Any]) -> list[list[Any]] | None:
-    """The labels of each text, where they come as sets; None where each text has one.
-
-    Raises:  DataError for a matrix, whose ones and zeros would be taken for labels, or a mixture.
-    """
-    if getattr(labels, "ndim", 1) > 1:
-        raise DataError(
-            "labels: a matrix given; give a list of labels for each text "
-            "(MultiLabelBinarizer.inverse_transform makes them of a matrix)"
-        )
-    kinds = [isinstance(label, list | tuple | set | frozenset) for label in labels]
-    if not any(kinds):
-        return None
-    if not all(kinds):
-        wrong = list(labels)[kinds.index(False)]
-        raise DataError(f"labels: {wrong!r:.40} is no list, others are; give a list for each text")
-    return [list(label) for label in labels]
-
-
-def _check_labels(labels: Iterable[Any]) -> None:
-    """A label that is missing must not become a class."""
-    for place, label in enumerate(labels):
-        if _is_missing(label) or not str(label).strip():
-            raise DataError(
-                f"labels: {label!r} at place {place} is no label; give one, or leave out its text"
-            )
-
-
-def _is_missing(label: Any) -> bool:
-    try:
-        return label is None or bool(label != label)
-    except TypeError:  # of pandas' NA nothing is known, not even that
-        return True
-
-
-def _check_sets(labels: Sequence[Any]) -> list[list[Any]]:
-    sets = _read_sets(labels)
-    if sets is None:
-        raise DataError("labels: one label a text given; the classifier needs a list for each text")
-    return sets
-
-
-def _check_texts(texts: Iterable[str]) -> list[str]:
-    if isinstance(texts, str):
-        raise DataError("texts: one string given; give a list of texts")
-    # Of a table, or a mapping, a loop would see the names of the columns.
-    is_table = isinstance(texts, Mapping) or getattr(texts, "ndim", 1) != 1
-    if is_table or not isinstance(texts, Iterable):
-        kind = type(texts).__name__
-        raise DataError(f"texts: {kind} given; give a list of texts, of a table one column")
-    checked = list(texts)
-    wrong = next((text for text in checked if not isinstance(text, str)), None)
-    if wrong is not None:
-        raise DataError(f"texts: {wrong!r:.40} is not a string; give a list of texts")
-    return checked

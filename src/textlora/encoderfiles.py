@@ -47,6 +47,21 @@ _UNREAD_CONFIG = {
 
 
 @dataclass(frozen=True)
+class Fingerprint:
+    """SHA-256 of each part of an encoder."""
+
+    weights: str
+    config: str
+    tokenizer: str
+
+    @property
+    def whole(self) -> str:
+        """Of all of them."""
+        parts = f"{self.weights} {self.config} {self.tokenizer}"
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
 class EncoderFiles:
     """Where an encoder lies on this machine. `hub_name` is what others can load it by."""
 
@@ -114,13 +129,19 @@ def compute_config_fingerprint(folder: Path) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def compute_fingerprint(folder: Path) -> str:
-    """SHA-256 of all that training follows from: weights, configuration and tokenizer."""
-    digest = hashlib.sha256(compute_weights_fingerprint(folder).encode())
-    digest.update(compute_config_fingerprint(folder).encode())
+def compute_fingerprint(folder: Path) -> Fingerprint:
+    """Of all that training follows from.
+
+    Raises:  ModelError if the configuration cannot be read.
+    """
+    digest = hashlib.sha256()
     for path in sorted(path for name in _TOKENIZER for path in folder.glob(name)):
         digest.update(f"{path.name} {compute_sha256(path)}".encode())
-    return digest.hexdigest()
+    return Fingerprint(
+        weights=compute_weights_fingerprint(folder),
+        config=compute_config_fingerprint(folder),
+        tokenizer=digest.hexdigest(),
+    )
 
 
 def list_weights(folder: Path) -> list[Path]:

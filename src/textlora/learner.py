@@ -36,6 +36,7 @@ class Learner:
     objective: Objective
     labels: tuple[str, ...]
     files: EncoderFiles
+    fingerprint: encoderfiles.Fingerprint
     tokenizer: Any
     max_length: int
     plan: AdapterPlan
@@ -81,11 +82,12 @@ def prepare_learner(recipe: Recipe, texts: LabelledTexts) -> Learner:
         texts.train.label_ids, len(texts.labels), recipe.training
     )
     return Learner(
-        origin=Origin(recipe, texts.fingerprint, fingerprint),
+        origin=Origin(recipe, texts.fingerprint, fingerprint.whole),
         task=find_task(recipe.data),
         objective=objective,
         labels=texts.labels,
         files=files,
+        fingerprint=fingerprint,
         tokenizer=tokenizer,
         max_length=max_length,
         plan=plan,

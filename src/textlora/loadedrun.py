@@ -114,8 +114,8 @@ def _locate_base(run: Path, base: BaseModel, settings: ModelSettings) -> Encoder
             f"{base.weights_sha256[:12]}..., found {found[:12]}... in {files.folder}); "
             "put the original encoder there"
         )
-    settings_found = encoderfiles.compute_config_fingerprint(files.folder)
-    if base.config_sha256 and settings_found != base.config_sha256:
+    config = encoderfiles.compute_config_fingerprint(files.folder)
+    if base.config_sha256 and config != base.config_sha256:
         raise ModelError(
             f"{files.folder}/config.json: is another than {run} was trained with; put the "
             "original there"

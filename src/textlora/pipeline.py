@@ -179,7 +179,7 @@ def _save(
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         textlora_version=rundir.VERSION,
-        base=rundir.describe_base(learner.files),
+        base=rundir.describe_base(learner.files, learner.fingerprint),
         data_fingerprint=learner.origin.data,
         max_length=learner.max_length,
         trainable_parameters=learner.plan.trainable,

@@ -15,7 +15,6 @@ from textlora.files import write_atomically
 from textlora.history import StepRecord
 from textlora.rundir import VISUALIZATIONS
 from textlora.setmetrics import SetScores
-from textlora.settings import Metric
 from textlora.trials import Margin, Trial, find_front
 
 _DPI = 150
@@ -137,7 +136,7 @@ def draw_learning_curves(history: list[StepRecord]) -> Figure:
     return figure
 
 
-def draw_pareto(trials: Sequence[Trial], margin: Margin, metric: Metric) -> Figure:
+def draw_pareto(trials: Sequence[Trial], margin: Margin) -> Figure:
     """Validation accuracy against trained parameters and against time, with both Pareto fronts.
 
     Pruned trials stand at their best evaluation; they and the band of one standard error below the
@@ -164,7 +163,7 @@ def draw_pareto(trials: Sequence[Trial], margin: Margin, metric: Metric) -> Figu
     handles, names = left.get_legend_handles_labels()
     figure.legend(handles, names, frameon=False, fontsize=9, loc="outside lower center", ncols=5)
     figure.suptitle(
-        f"{len(finished)} finished trials; trial {margin.best.number} wins by {metric}: "
+        f"{len(finished)} finished trials; trial {margin.best.number} wins by {margin.metric}: "
         f"accuracy {margin.best.accuracy:.2%}, {margin.best.parameters:,} parameters",
         fontsize=11,
     )

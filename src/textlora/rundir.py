@@ -27,11 +27,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save
 from torch import Tensor
 
-from textlora.encoderfiles import (
-    EncoderFiles,
-    compute_config_fingerprint,
-    compute_weights_fingerprint,
-)
+from textlora.encoderfiles import EncoderFiles, Fingerprint
 from textlora.errors import ModelError, SettingsError
 from textlora.files import (
     MANIFEST,
@@ -232,14 +228,14 @@ def _write_adapter(folder: Path, trained: TrainedModel, recipe: Recipe, manifest
     write_file(folder / "README.md", card.encode())
 
 
-def describe_base(files: EncoderFiles) -> BaseModel:
-    """Name, place and fingerprints of the encoder."""
+def describe_base(files: EncoderFiles, fingerprint: Fingerprint) -> BaseModel:
+    """Name, place and fingerprint of the encoder."""
     return BaseModel(
         name=files.name,
         folder=str(files.folder),
         revision=files.revision,
-        weights_sha256=compute_weights_fingerprint(files.folder),
-        config_sha256=compute_config_fingerprint(files.folder),
+        weights_sha256=fingerprint.weights,
+        config_sha256=fingerprint.config,
     )
 
 

@@ -98,7 +98,7 @@ def run_sweep(
     judge = Judge(recipe, texts.labels, budget)
     fitting = judge.check_space(space)
     found = encoderfiles.locate_encoder(recipe.model)
-    encoder = encoderfiles.compute_fingerprint(found.folder)
+    encoder = encoderfiles.compute_fingerprint(found.folder).whole
     claim_folder(folder, SweepOrigin(recipe, space, budget, texts.fingerprint, encoder))
     metric, seed = recipe.training.best_metric, recipe.training.seed
     with (
@@ -241,7 +241,7 @@ def _conclude(search: _Search) -> Sweep:
     margin = compute_margin(ranked, len(search.texts.validation.texts), study.metric)
     with hold_folder(folder):
         _write(search)  # another process may have told its last trial, and not yet the files
-        picture = save_figure(draw_pareto(trials, margin, study.metric), folder / PICTURE)
+        picture = save_figure(draw_pareto(trials, margin), folder / PICTURE)
     return Sweep(
         folder=folder,
         metric=study.metric,
