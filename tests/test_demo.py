@@ -77,7 +77,7 @@ def demo(tmp_path_factory):
 def test_a_run_of_something_else_is_not_taken_for_an_old_demo(tiny_run, tmp_path):
     folder = shutil.copytree(tiny_run, tmp_path / "run")
     before = (folder / "manifest.json").read_bytes()
-    with pytest.raises(SettingsError, match="was started with other settings"):
+    with pytest.raises(SettingsError, match="run: holds a run on .*; choose another --out"):
         run_demo(folder, Reporter(quiet=True))
     assert (folder / "manifest.json").read_bytes() == before
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from textlora.checkpoints import find_newest_step
 from textlora.data import load_labelled_texts
 from textlora.datacheck import check_splits
+from textlora.errors import SettingsError
 from textlora.filepredict import predict_files
 from textlora.pipeline import TrainedRun, train_run
 from textlora.predictor import Predictor
@@ -44,7 +45,7 @@ def run_demo(folder: Path, report: Reporter) -> DemoResult:
     parts = read_splits(recipe.data)
     texts = load_labelled_texts(recipe.data, parts)
     check = check_splits(recipe.data.source, parts, recipe.model.max_length)
-    resume: Resume = "never" if _is_finished(folder, recipe, len(texts.train.texts)) else "auto"
+    resume = _find_resume(folder, recipe, len(texts.train.texts))
     trained = train_run(recipe, texts, folder, resume=resume, report=report, check=check)
     source, output = folder / "example_input.csv", folder / "example_output.csv"
     with source.open("w", encoding="utf-8", newline="") as stream:
@@ -58,13 +59,17 @@ def run_demo(folder: Path, report: Reporter) -> DemoResult:
     return DemoResult(trained, output, predictions)
 
 
-def _is_finished(folder: Path, recipe: Recipe, num_texts: int) -> bool:
-    """Whether a demo has come to its end here: it is shown anew, a stopped one goes on.
+def _find_resume(folder: Path, recipe: Recipe, num_texts: int) -> Resume:
+    """A demo that was stopped goes on; one that was finished, perhaps an older one, is shown anew.
 
-    A run of something else is left to `train_run`, which refuses to go on with it.
+    Raises:  SettingsError if the folder holds a classifier of other data.
     """
     path = folder / RECIPE
-    if not path.is_file() or load_recipe(str(path)) != recipe:
-        return False
+    if not path.is_file():
+        return "auto"
+    found = load_recipe(str(path))
+    if found.data.source != recipe.data.source:
+        raise SettingsError(f"{folder}: holds a run on {found.data.source}; choose another --out")
     num_batches = math.ceil(num_texts / recipe.training.batch_size)
-    return find_newest_step(folder) >= Timetable(recipe, num_batches).total_steps
+    is_finished = find_newest_step(folder) >= Timetable(recipe, num_batches).total_steps
+    return "never" if is_finished or found != recipe else "auto"
