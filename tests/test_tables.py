@@ -295,6 +295,14 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
     refuse(save(tmp_path / "a.csv", "text,label,text\na,b,c\n"), "'text'", "rename")
 
 
+@pytest.mark.parametrize("order", ["le", "be"])
+@pytest.mark.parametrize("named", ["utf-16", "utf-16-le", "UTF_16BE"])
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, order, named):
+    table = "text,label\ngoal,sport\n"
+    path = save(tmp_path / "a.csv", ("\ufeff" + table).encode(f"utf-16-{order}"))
+    assert list(read_rows(path, named))[0].values == {"text": "goal", "label": "sport"}
+
+
 def test_utf_16_without_a_mark_is_told(tmp_path):
     path = save(tmp_path / "a.csv", "text,label\ngoal,sport\n".encode("utf-16-le"))
     refuse(path, "UTF-16", "--encoding utf-16-le")

@@ -1,5 +1,6 @@
 """The text of a file or of stdin: decompressed, decoded, and what is wrong with its bytes."""
 
+import codecs
 import gzip
 import io
 import os
@@ -63,15 +64,17 @@ def open_raw(path: Path) -> "Iterator[io.BufferedReader[Any]]":
 
 @contextmanager
 def open_text(path: Path, encoding: str, tolerant: bool) -> Iterator[IO[str]]:
-    """Its text. When `tolerant`, bytes that are none pass through; see `find_undecoded`.
+    """Its text, without a byte-order mark.
+
+    When `tolerant`, bytes that are no text pass through; see `find_undecoded`.
 
     Raises:  DataError for zero bytes in what should be UTF-8.
     """
-    codec = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+    codec = codecs.lookup(encoding).name
     with open_raw(path) as raw:
         start = raw.peek(1024)[:1024]
-        marked = start[:2] in (b"\xff\xfe", b"\xfe\xff")  # decoding will fail and say so
-        if codec == "utf-8-sig" and b"\0" in start and not marked:
+        marked = start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        if codec == "utf-8" and b"\0" in start and not marked:
             guess = "utf-16-le"
             raise DataError(
                 f"{path}: has zero bytes, so it is not {encoding} but perhaps UTF-16; save it as "
@@ -80,6 +83,10 @@ def open_text(path: Path, encoding: str, tolerant: bool) -> Iterator[IO[str]]:
             )
         # A file that is wholly in another encoding is told, not taken for bad rows.
         errors = "surrogateescape" if tolerant and not marked else "strict"
+        if codec == "utf-8":
+            codec = "utf-8-sig"
+        elif marked and codec in ("utf-16-le", "utf-16-be"):
+            codec = "utf-16"  # which reads the mark and drops it
         stream = io.TextIOWrapper(raw, encoding=codec, errors=errors, newline="")
         try:
             yield stream
