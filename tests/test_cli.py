@@ -162,8 +162,9 @@ def test_evaluation_stays_the_same_whoever_asks(run_command, tiny_run, data_fold
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["trian"], ["trian"]),
-        (["train", "--epochs", "3"], ["--epochs"]),
+        (["trian"], ["trian", "see textlora --help"]),
+        (["train", "--epochs", "3"], ["--epochs", "see textlora train --help"]),
+        (["check", "--data", "a.csv"], ["--data", "see textlora check --help"]),
         (["train", "--resume", "maybe"], ["maybe"]),
         (["train", "--recipe", "nowhere.toml"], ["nowhere.toml", "reference"]),
         (["train", "--set", "adapter.rnak=8"], ["rnak", "rank, alpha, targets"]),
@@ -180,6 +181,12 @@ def test_usage_errors_exit_with_2(refuse, words, parts):
     line = refuse(code, *words)
     for part in parts:
         assert part in line
+
+
+def test_no_command_shows_the_help_and_no_error(run_command):
+    code, out, err = run_command()
+    assert (code, err) == (2, "")
+    assert "check" in out
 
 
 def test_input_without_output_is_a_usage_error(refuse, tiny_run):

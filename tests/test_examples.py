@@ -57,23 +57,34 @@ def test_the_same_seed_gives_the_same_split_and_another_seed_another(stratified)
 
 
 @pytest.mark.parametrize(
-    ("counts", "share", "stratified"),
+    ("counts", "share", "stratified", "fitting"),
     [
-        ((2, 2), 0.7, True),
-        ((2, 2), 0.1, True),
-        ((10, 10, 10), 0.05, True),
-        ((5, 5), 0.99, False),
-        ((1, 0), 0.5, False),
+        ((2, 2), 0.7, True, 0.5),
+        ((2, 2), 0.1, True, 0.5),
+        ((10, 10, 10), 0.05, True, 0.1),
+        ((3, 4), 0.1, True, 0.286),
+        ((5, 5), 0.99, False, 0.1),
+        ((2, 1), 0.1, True, None),
+        ((1, 0), 0.5, False, None),
     ],
 )
-def test_too_few_rows_to_split_are_refused(counts, share, stratified):
+def test_too_few_rows_to_split_are_refused_with_a_share_that_will_do(
+    counts, share, stratified, fitting
+):
     settings = DataSettings(source="here", validation_share=share, stratified=stratified)
+    examples, labels = make_examples(*counts), ("x", "y", "z")[: len(counts)]
     with pytest.raises(DataError) as caught:
-        split_examples(make_examples(*counts), settings, ("x", "y", "z")[: len(counts)])
+        split_examples(examples, settings, labels)
+    way_out = f" or set {fitting}" if fitting else ""
     assert str(caught.value) == (
         f"here: {sum(counts)} rows cannot be split with data.validation_share = {share}; "
-        "add rows or change the share"
+        f"add rows{way_out}"
     )
+    if fitting:
+        changed = settings.model_copy(update={"validation_share": fitting})
+        fewest = len(counts) if stratified else 1
+        for part in split_examples(examples, changed, labels):
+            assert len(set(part.label_ids.tolist())) >= fewest
 
 
 def test_a_sample_is_seeded_keeps_its_order_and_is_never_larger_than_the_whole():

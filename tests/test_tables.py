@@ -295,6 +295,13 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
     refuse(save(tmp_path / "a.csv", "text,label,text\na,b,c\n"), "'text'", "rename")
 
 
+@pytest.mark.parametrize("encoding", ["no-such", "base64", "a\0b", ""])
+def test_what_is_no_encoding_is_told(tmp_path, encoding):
+    path = save(tmp_path / "a.csv", "text,label\ngoal,sport\n")
+    with pytest.raises(DataError, match=r"a\.csv: cannot be read .*; check file and encoding"):
+        list(read_rows(path, encoding))
+
+
 @pytest.mark.parametrize("order", ["le", "be"])
 @pytest.mark.parametrize("named", ["utf-16", "utf-16-le", "UTF_16BE"])
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, order, named):

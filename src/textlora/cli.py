@@ -64,13 +64,14 @@ def main(arguments: list[str] | None = None) -> None:
     _accept_all_names()
     previous = signal.signal(signal.SIGTERM, _stop)
     try:
-        code = app([word for word in words if word != "--debug"], standalone_mode=False)
+        given = [word for word in words if word != "--debug"]
+        code = app(given, prog_name="textlora", standalone_mode=False)
     except TextloraError as error:
         code = _fail(f"{error}", error.exit_code, debug)
         if isinstance(error, UnfinishedError):
             print(f"continue with: {_format_command(words)}", file=sys.stderr)
     except typer.TyperException as error:
-        code = _fail(error.format_message(), error.exit_code, debug)
+        code = _fail(_explain_usage(error), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort, _Stopped) as error:
         code = _fail("stopped", 143 if isinstance(error, _Stopped) else 130, debug)
         if words[:1] in (["train"], ["predict"], ["sweep"]):
@@ -85,6 +86,11 @@ def main(arguments: list[str] | None = None) -> None:
     finally:
         signal.signal(signal.SIGTERM, previous)
     sys.exit(code)
+
+
+def _explain_usage(error: typer.TyperException) -> str:
+    message, context = error.format_message().rstrip("."), getattr(error, "ctx", None)
+    return f"{message}; see {context.command_path} --help" if message and context else message
 
 
 def _accept_all_names() -> None:
@@ -116,7 +122,8 @@ def _fail(message: str, code: int, debug: bool) -> int:
         import traceback
 
         traceback.print_exc()
-    print(f"textlora: {' '.join(message.split())}", file=sys.stderr)
+    if message:  # none where no command was given: the help is on the screen
+        print(f"textlora: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 

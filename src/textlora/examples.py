@@ -88,10 +88,13 @@ def split_examples(
     num_held_out = int(np.ceil(settings.validation_share * count))
     smaller = min(num_held_out, count - num_held_out)
     by_class = settings.stratified and not examples.is_multi_label
-    if smaller < (len(labels) if by_class else 1):
+    fewest = len(labels) if by_class else 1
+    if smaller < fewest:
+        share = np.ceil(1_000 * fewest / count) / 1_000
+        fits = count - np.ceil(share * count) >= fewest
         raise DataError(
             f"{settings.source}: {count} rows cannot be split with data.validation_share = "
-            f"{settings.validation_share}; add rows or change the share"
+            f"{settings.validation_share}; add rows{f' or set {share:g}' if fits else ''}"
         )
     if settings.stratified and examples.is_multi_label:
         kept, held_out = hold_out_sets(examples.label_ids, num_held_out, settings.split_seed)

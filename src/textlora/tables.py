@@ -107,7 +107,7 @@ def read_rows(
         raise DataError(explain_encoding(path, position.line + 1, encoding, error)) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: damaged or no gzip file ({error}); compress it again") from None
-    except (OSError, LookupError, UnicodeError) as error:
+    except (OSError, LookupError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); check file and encoding") from None
 
 
