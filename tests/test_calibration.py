@@ -93,3 +93,10 @@ def test_texts_of_equal_confidence_are_accepted_together():
     areas = {compute_coverage(np.array(labels), shares).risk_area for labels in order}
     assert areas == {1 - (4 * 3 / 4 + 4 * 7 / 8) / 8}  # whichever of them stands first
     assert [point.coverage for point in found.curve] == [0.5, 1.0]
+
+
+def test_of_levels_with_one_confidence_the_highest_is_shown():
+    shares = np.array([[0.9, 0.1]] * 40 + [[0.6, 0.4]] * 4)
+    found = compute_coverage(np.array([0] * 42 + [1] * 2), shares)  # all sure ones are right
+    assert [item.wanted for item in found.thresholds] == [0.9, 0.95, 0.98, 0.99, 0.995]
+    assert [(item.wanted, item.confidence) for item in found.levels] == [(0.95, 0.6), (0.995, 0.9)]

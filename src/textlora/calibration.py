@@ -78,6 +78,11 @@ class Coverage:
     risk_area: float
     thresholds: tuple[Threshold, ...]
 
+    @property
+    def levels(self) -> tuple[Threshold, ...]:
+        """What is shown of `thresholds`: of several with one confidence, the highest says all."""
+        return tuple({item.confidence: item for item in self.thresholds}.values())
+
 
 def fit_temperature(logits: npt.NDArray[np.floating], label_ids: npt.NDArray[np.int64]) -> float:
     """The number that logits are divided by so that probabilities fit best; labels stay.

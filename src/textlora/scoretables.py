@@ -131,13 +131,11 @@ def show_details(assessment: Assessment, mistakes: int) -> None:
 
 
 def _show_thresholds(evaluation: Evaluation) -> None:
-    """Of several levels with one threshold, the highest says all."""
-    if not evaluation.coverage.thresholds:
+    if not evaluation.coverage.levels:
         return
-    levels = {item.confidence: item for item in evaluation.coverage.thresholds}
     columns = ("right on validation", "accept above", "answered", "right of these", "95 % interval")
     table = make_table(columns, right={0, 1, 2, 3})
-    for item in levels.values():
+    for item in evaluation.coverage.levels:
         interval = f"{item.interval.low:.2%} to {item.interval.high:.2%}"
         figures = (f"{item.confidence:.2%}", f"{item.coverage:.1%}", f"{item.precision:.2%}")
         table.add_row(f"{item.wanted:.1%}", *figures, interval)
