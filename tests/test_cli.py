@@ -13,7 +13,8 @@ import time
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_rows, uncovered, write_csv
+import transformers
+from conftest import SIZES, make_rows, save_tokenizer, uncovered, write_csv
 
 from textlora.cli import main
 from textlora.tables import read_rows
@@ -346,6 +347,23 @@ def test_a_stopped_run_is_saved_and_continues(tiny_bert, data_folder, tmp_path, 
     assert command == f"continue with: textlora {shlex.join(words[3:])}"
     assert not (run / "manifest.json").exists()
     assert list((run / "checkpoints").glob("step-*"))
+
+
+def test_an_encoder_that_tells_how_it_computes_is_not_heard(tmp_path):
+    config = transformers.LongformerConfig(
+        **SIZES, vocab_size=64, intermediate_size=64, max_position_embeddings=66,
+        attention_window=[8, 8], pad_token_id=1,
+    )  # fmt: skip
+    encoder = tmp_path / "encoder"
+    transformers.AutoModel.from_config(config).save_pretrained(encoder)
+    save_tokenizer(encoder, 1)
+    data = write_csv(tmp_path / "data.csv", ROWS)
+    words = map(str, training_words(encoder, data, tmp_path / "run", "training.epochs=1"))
+    process = subprocess.run(
+        [sys.executable, "-m", "textlora", *words], capture_output=True, text=True, check=True
+    )
+    assert "global attention" not in process.stderr
+    assert "padding" in process.stderr
 
 
 def test_help_loads_no_library_that_takes_long():

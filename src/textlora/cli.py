@@ -59,8 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with 0, or with the code of the error (see `errors`)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    # A tokenizer that was used before a fork warns on stderr; we start no workers.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    _quieten_libraries(debug)
     _accept_all_names()
     previous = signal.signal(signal.SIGTERM, _stop)
     try:
@@ -91,6 +90,13 @@ def main(arguments: list[str] | None = None) -> None:
 def _explain_usage(error: typer.TyperException) -> str:
     message, context = error.format_message().rstrip("."), getattr(error, "ctx", None)
     return f"{message}; see {context.command_path} --help" if message and context else message
+
+
+def _quieten_libraries(debug: bool) -> None:
+    # A tokenizer that was used before a fork warns on stderr; we start no workers.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if not debug:  # some encoders tell how they compute, on lines of their own
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
 def _accept_all_names() -> None:
