@@ -4,7 +4,8 @@ import json
 import shutil
 
 import pytest
-from conftest import FAMILIES, save_encoder, tiny_recipe
+import transformers
+from conftest import FAMILIES, SIZES, save_encoder, save_tokenizer, tiny_recipe
 from peft import PeftModel
 
 from textlora.budget import fit_budget, parse_budget, plan_recipe
@@ -112,6 +113,36 @@ def test_of_the_sets_those_count_that_the_encoder_has(tmp_path, tiny_bert):
     assert lacking.plan.trainable <= 20_000
 
 
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_no_single_matrix_costs_less_than_the_smallest_budget(family, tmp_path):
+    """Also where query, key and value are one matrix, as in ModernBERT."""
+    recipe = load_recipe("quickstart", ["model.head=mean", "adapter.rank=1"],
+                         model__name=str(save_encoder(tmp_path / family, family)))  # fmt: skip
+    smallest = fit_budget(recipe, LABELS, "100k").smallest
+    for term in ("query", "key", "value", "output", "ffn_in", "ffn_out"):
+        one = load_recipe("quickstart", ["model.head=mean", "adapter.rank=1",
+                                         f'adapter.targets={{"last 1"=["{term}"]}}'],
+                          model__name=recipe.model.name)  # fmt: skip
+        assert plan_recipe(one, LABELS).trainable >= smallest
+    assert fit_budget(recipe, LABELS, str(smallest)).plan.trainable == smallest
+
+
+def test_a_budget_goes_to_the_matrices_that_there_are(tmp_path):
+    """DeBERTa's first version has query, key and value under no name that can be adapted."""
+    config = transformers.DebertaConfig(**SIZES, vocab_size=64, intermediate_size=64)
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    found = fit_budget(load_recipe("quickstart", model__name=str(tmp_path)), LABELS, "1k")
+    assert [matrix.terms for matrix in found.plan.matrices] == [("output",)]
+
+
+def test_a_strength_that_no_rank_can_have_is_refused_before_training(tiny_bert):
+    recipe = load_recipe("quickstart", ["adapter.alpha=1e6", "adapter.rank=1"],
+                         model__name=str(tiny_bert))  # fmt: skip
+    with pytest.raises(SettingsError, match=r"--budget: rank 2 would need adapter.alpha = 2e\+06"):
+        fit_budget(recipe, LABELS, "2k")
+
+
 def test_a_rank_that_no_matrix_can_use_is_refused(tiny_bert):
     recipe = load_recipe("quickstart", ["adapter.rank=65"], model__name=str(tiny_bert))
     with pytest.raises(SettingsError, match=r"rank: 65 is more than .*query can use; lower it to"):
@@ -133,8 +164,38 @@ def test_plan_and_train_agree(tiny_bert, data_folder, tmp_path, capsys):
     train = ("train", *words, "--data", str(data_folder), "--out", str(run), "--json")
     assert run_command(*train, "--set", "training.epochs=1") == 0
     assert json.loads(capsys.readouterr().out)["trainable_parameters"] == planned["trainable"]
+    trained = load_recipe(str(run / "recipe.toml"))
+    assert (trained.model.head, trained.adapter.model_dump(mode="json")) == (
+        planned["head"], planned["adapter"],
+    )  # fmt: skip
     assert run_command("plan", *words) == 0
-    assert "the smallest that works is" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "the smallest that works is" in shown
+    assert "rank 2, alpha 4 in all: query" in shown
+    assert "for 4 labels, " in shown
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("adapter.rank=3", "--budget: chooses adapter.rank, which is set too"),
+        ('adapter.targets={0=["key"]}', "--budget: chooses adapter.targets, which is set too"),
+        ("model.head=own", "--budget: takes a linear head, and model.head is set to 'own'"),
+    ],
+)
+def test_what_a_budget_chooses_cannot_be_set_too(word, reason, tiny_bert, tmp_path, capsys):
+    words = ("--recipe", "quickstart", "--model", str(tiny_bert), "--budget", "2k", "--set", word)
+    assert run_command("plan", *words) == 2
+    assert reason in capsys.readouterr().err
+    out = str(tmp_path / "run")
+    assert run_command("train", *words, "--data", "embedded:headlines", "--out", out) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_labels_are_counted_or_given_and_not_both(capsys):
+    words = ("plan", "--recipe", "quickstart", "--data", "embedded:headlines", "--num-labels", "3")
+    assert run_command(*words) == 2
+    assert "--num-labels: --data has its own" in capsys.readouterr().err
 
 
 def test_a_budget_that_is_too_small_is_a_line(tiny_bert, capsys):

@@ -69,6 +69,10 @@ def test_labels_are_counted_in_every_split_and_the_rest_are_told(tiny_run, tmp_p
     assert len(found.balance) == 30
     assert found.balance[2].counts == (98, 5)
     assert found.balance[2].shares == (98 / sum(many.values()), 1.0)
+    sets = (SplitFacts("train", 60, {"a": 30, "b": 15}, None, unlabelled=20),)
+    write_data_check(tmp_path, DataCheck("x.csv", sets, ()))
+    balance = read_circumstances(tmp_path, "test").balance
+    assert [item.shares for item in balance] == [(0.5,), (0.25,)]  # of the rows, as in `check`
     assert found.cost == found.machine == ()
     assert found.trained_in == found.mean == ""
     facts = {fact.name: fact.value for fact in read_circumstances(tiny_run, "test").machine}

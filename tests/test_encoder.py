@@ -63,9 +63,14 @@ def test_the_head_of_another_classifier_is_replaced(tmp_path, tiny_bert):
     assert loaded.new_parameters == ("classifier.weight", "classifier.bias")
 
 
-def test_dropout_of_the_backbone_is_what_the_recipe_says(tiny_bert):
+@pytest.mark.parametrize("written", [0.1, 0, 1])  # some files have whole numbers
+def test_dropout_of_the_backbone_is_what_the_recipe_says(tiny_bert, tmp_path, written):
+    folder = shutil.copytree(tiny_bert, tmp_path / "bert")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"hidden_dropout_prob": written, "attention_probs_dropout_prob": written}
+    (folder / "config.json").write_text(json.dumps(config))
     for probability in (0.0, 0.2):
-        model = encoder.load_encoder(locate(tiny_bert), LABELS, probability).model
+        model = encoder.load_encoder(locate(folder), LABELS, probability).model
         found = {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)}
         assert found == {probability}
 
@@ -107,8 +112,8 @@ def name_an_unknown_type(folder):
     (folder / "config.json").write_text(json.dumps({"model_type": "unheard-of"}))
 
 
-def name_a_model_without_a_head(folder):
-    (folder / "config.json").write_text(json.dumps({"model_type": "clip"}))
+def name_another_kind(folder):
+    (folder / "config.json").write_text(json.dumps({"model_type": "nystromformer"}))
 
 
 def break_tokenizer(folder):
@@ -130,7 +135,7 @@ def name_more_words(folder):
         (break_config, "config"),
         (remove_config, "no config.json"),
         (name_an_unknown_type, "unheard-of"),
-        (name_a_model_without_a_head, "no sequence-classification head"),
+        (name_another_kind, "nystromformer is none of the encoders that textlora knows"),
         (break_tokenizer, "tokenizer"),
     ],
 )

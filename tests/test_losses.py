@@ -93,3 +93,16 @@ def test_balanced_having_a_label_weighs_as_much_as_not_having_it():
 def test_each_kind_of_data_has_its_loss():
     assert OBJECTIVES["single_label_classification"].compute_loss is compute_loss
     assert OBJECTIVES["multi_label_classification"].compute_loss is compute_set_loss
+
+
+@pytest.mark.parametrize("changes", [{"focal_gamma": 2.0}, {"label_smoothing": 0.2}, {}])
+def test_what_is_told_of_a_loss_is_what_validation_has(changes):
+    settings = TrainingSettings(**changes, class_weights="none" if changes else "balanced")
+    objective = OBJECTIVES["single_label_classification"]
+    weights = None if changes else torch.tensor([0.5, 2.0, 3.0])
+    minimised = objective.compute_loss(LOGITS, LABELS, settings, weights)
+    shown = objective.compute_shown(minimised, LOGITS, LABELS, settings)
+    assert shown == pytest.approx(by_hand(), rel=1e-5)
+    assert abs(shown - minimised.item()) > 0.01
+    plain = objective.compute_loss(LOGITS, LABELS, TrainingSettings(), None)
+    assert objective.compute_shown(plain, LOGITS, LABELS, TrainingSettings()) == plain.item()

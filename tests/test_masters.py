@@ -135,8 +135,21 @@ def test_what_validation_saw_is_what_is_kept(make_recipe, tmp_path):
 
 @pytest.mark.parametrize(
     ("variant", "reason"),
-    [("pissa", "changes the frozen weights"), ("adalora", "moves rank"), ("x", "should be 'lora'")],
+    [
+        ("pissa", "changes the frozen weights"),
+        ("PiSSA", "changes the frozen weights"),
+        ("AdaLoRA", "moves rank"),
+        ("LoRA+", "training.loraplus_ratio"),
+        ("x", "should be 'lora'"),
+        ('["dora"]', "should be 'lora'.*, got .'dora'."),
+        ("{a=1}", "should be 'lora'"),
+    ],
 )
 def test_other_variants_are_refused_with_the_reason(variant, reason, make_recipe):
     with pytest.raises(SettingsError, match=rf"adapter\.variant: .*{reason}"):
         make_recipe(f"adapter.variant={variant}")
+
+
+def test_variants_are_read_as_papers_write_them(make_recipe):
+    assert make_recipe("adapter.variant=rsLoRA").adapter.variant == "rslora"
+    assert make_recipe("adapter.variant=DoRA").adapter.variant == "dora"

@@ -7,6 +7,7 @@ import re
 import shutil
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -176,6 +177,72 @@ def test_cells_that_are_no_sets_are_refused(tmp_path, cell, message):
         load_labelled_texts(DataSettings(source=str(tmp_path / "bad.jsonl"), multi_label=True))
 
 
+@pytest.mark.parametrize("separator", [";", "|"])
+def test_lists_in_the_cells_of_a_table_are_sets(tmp_path, separator):
+    rows = [(text, repr(chosen)) for text, chosen in TRAIN[:40]]
+    with (tmp_path / "a.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("text", "labels"), *rows])
+    settings = DataSettings(
+        source=str(tmp_path / "a.csv"), multi_label=True, label_separator=separator
+    )
+    texts = load_labelled_texts(settings)
+    assert texts.labels == tuple(NAMES)
+    assert texts.train.label_ids.sum() + texts.validation.label_ids.sum() == 60
+    (tmp_path / "b.csv").write_text("text,labels\na,['x' 'y']\n")
+    settings = settings.model_copy(update={"source": str(tmp_path / "b.csv")})
+    with pytest.raises(DataError, match=r"b.csv:2: labels cannot be read, got \"\['x' 'y'\]\""):
+        load_labelled_texts(settings)
+
+
+def test_a_separator_that_is_not_set_or_not_used_is_told(tmp_path, refuse, capfd):
+    write_sets(tmp_path / "piped.csv", TRAIN[:64], "|")
+    with pytest.raises(SystemExit):
+        main(["check", str(tmp_path / "piped.csv"), "--set", SETS])
+    out = capfd.readouterr().out
+    assert "labels that look like several in one" in out
+    assert "if '|' stands between labels, set data.label_separator='|'" in out
+    line = refuse(2, "train", "--data", tmp_path / "piped.csv", "--out", tmp_path / "run",
+                  "--set", 'data.label_separator="|"')  # fmt: skip
+    assert "data.label_separator: is for data.multi_label=true; set both or neither" in line
+    rows = [(text, repr(chosen)) for text, chosen in TRAIN[:40]]
+    write_sets(tmp_path / "lists.csv", [(text, [cell]) for text, cell in rows])
+    with pytest.raises(SystemExit):
+        main(["check", str(tmp_path / "lists.csv")])
+    assert "if a text may have several labels, set data.multi_label=true\n" in (
+        capfd.readouterr().out
+    )
+
+
+def test_rows_of_ones_and_zeros_are_not_taken_for_labels(tmp_path):
+    rows = [[int(name in chosen) for name in NAMES] for _, chosen in TRAIN[:20]]
+    texts = [text for text, _ in TRAIN[:20]]
+    lines = [json.dumps({"text": t, "labels": row}) for t, row in zip(texts, rows, strict=True)]
+    (tmp_path / "hot.jsonl").write_text("\n".join(lines))
+    settings = DataSettings(source=str(tmp_path / "hot.jsonl"), multi_label=True)
+    with pytest.raises(DataError, match="rows of ones and zeros, such as .0, 0, 0.; give the na"):
+        load_labelled_texts(settings)
+    with pytest.raises(DataError, match="rows of ones and zeros given"):
+        TextClassifier().fit(texts, rows)
+
+
+def test_rows_whose_labels_cannot_be_read_are_counted_by_a_check(tmp_path, capfd, tiny_bert):
+    good = [{"text": text, "labels": chosen} for text, chosen in TRAIN[:40]]
+    bad = [{"text": "a", "labels": [["sport"]]}, {"text": "b", "labels": {"a": 1}}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, [*good[:3], *bad, *good[3:]])))
+    words = ["check", str(tmp_path / "a.jsonl"), "--model", str(tiny_bert), "--set", SETS]
+    with pytest.raises(SystemExit) as caught:
+        main([*words, "--json"])
+    assert caught.value.code == 3
+    (found,) = [item for item in json.loads(capfd.readouterr().out)["findings"]
+                if "cannot be read" in item["what"]]  # fmt: skip
+    assert found["count"] == 2
+    assert "a.jsonl:4: labels cannot be read, got [['sport']]" in found["examples"][0]
+    with pytest.raises(SystemExit):
+        main([*words, "--fix", str(tmp_path / "fixed")])
+    fixed = [row.values["labels"] for row in read_rows(tmp_path / "fixed" / "train.csv")]
+    assert fixed == list_true(TRAIN[:40])
+
+
 def test_data_without_labels_and_reviews_are_refused(tmp_path, folder):
     empty = write_sets(tmp_path / "empty.csv", [(text, []) for text in TEXTS])
     with pytest.raises(DataError, match="no text has a label; check the label column"):
@@ -220,7 +287,7 @@ def test_what_was_fitted_on_validation_is_saved(run, predictor):
     assert len(set(manifest.thresholds)) == 3
     card = (run / "adapter" / "README.md").read_text()
     assert "multi_label_classification" in card
-    assert all(f"- {name}: {t:.6f}" in card
+    assert all(f"- `{name}`: {t:.6f}" in card
                for name, t in zip(NAMES, manifest.thresholds, strict=True))  # fmt: skip
     # Tuned anew on the saved classifier's own probabilities they are nearly the same.
     texts = load_labelled_texts(predictor.recipe.data).validation
@@ -473,6 +540,12 @@ def test_the_estimator_takes_lists_and_gives_tuples(tiny_bert, tmp_path):
         loaded.evaluate(["a"], [[7]])
     with pytest.raises(DataError, match="needs a list for each text"):
         loaded.score(["a"], [1])
+    with pytest.raises(DataError, match="2 texts, 1 labels; give as many"):
+        loaded.score(["a", "b"], [[0]])
+    column = pd.Series([np.array(row) for row in truth])  # as read_parquet gives one
+    assert made.score(TEXTS, column) == share
+    table = pd.DataFrame({"text": [text for text, _ in TRAIN], "labels": [*map(np.array, numbers)]})
+    assert made.fit(table.text, table.labels).predict(TEXTS) == given
 
 
 def test_white_space_in_the_name_of_a_label_stays(tiny_bert, tmp_path):
@@ -488,6 +561,11 @@ def test_white_space_in_the_name_of_a_label_stays(tiny_bert, tmp_path):
     assert loaded.score(TEXTS, sets[: len(TEXTS)]) == made.score(TEXTS, sets[: len(TEXTS)])
     with pytest.raises(DataError, match="two are called 'a b', but for spaces"):
         made.fit(["x", "y"], [["a b"], ["a  b"]])
+
+
+def test_a_label_that_is_missing_in_a_set_is_found_by_its_text():
+    with pytest.raises(DataError, match="labels: None at place 3 is no label"):
+        TextClassifier().fit(["a", "b", "c", "d"], [["x", "y"], ["x"], ["x", "y"], [None]])
 
 
 def test_labels_that_are_neither_are_refused():

@@ -46,6 +46,16 @@ def spoil(run, texts, label="sport"):
     stored.write_text(stored.read_text().replace('"sport"', json.dumps(label)))
 
 
+def answer_wrongly(run, count):
+    """Other answers to the first texts, whose labels stay."""
+    path = run / "predictions" / "test.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows[:count]:
+        row["predicted"] = "money" if row["label"] == "sport" else "sport"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
 def open_page(path, script="", width=1100):
     """The page as the browser has it after `script`, and what it wrote to its console."""
     page = path.with_name("opened.html")
@@ -141,10 +151,14 @@ def test_a_narrow_screen_scrolls_tables_and_not_the_page(run):
 
 
 def test_several_runs_stand_side_by_side_with_a_paired_test(run, tiny_run, tmp_path):
-    spoil(run, [text.text for text in read_answers(tiny_run, "test")][:25])
+    path = answer_wrongly(run, 25)
     page = write_report([tiny_run, run], "test", tmp_path / "two.html").read_text()
     assert "Side by side" in page
     assert "worse by" in page
+    path.write_text(path.read_text().replace('"label": "sport"', '"label": "athletics"'))
+    page = write_report([tiny_run, run], "test", tmp_path / "two.html").read_text()
+    assert "measured on other labels" in page
+    assert "worse by" not in page.split("Side by side")[1].split("</section>")[0]
     spoil(run, ["another text"])
     page = write_report([tiny_run, run], "test", tmp_path / "two.html").read_text()
     assert "measured on other texts" in page
@@ -201,7 +215,7 @@ def test_seeds_are_told_with_mean_spread_and_interval(run):
 
 def test_what_seeds_can_explain_is_not_called_better(run, tiny_run, tmp_path):
     """The same answers that are worse by a paired test, where seeds spread widely."""
-    spoil(run, [text.text for text in read_answers(tiny_run, "test")][:25])
+    answer_wrongly(run, 25)
     other = tmp_path / "other"
     shutil.copytree(tiny_run, other)
     add_seeds(other, [0.95, 0.75, 0.85])

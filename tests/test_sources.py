@@ -334,10 +334,15 @@ def test_a_split_without_a_usable_text_is_told_of_also_by_a_check(tmp_path):
     """An empty one looks like a split whose labels are kept secret."""
     pq.write_table(pa.table({"text": ["a"], "label": ["x"]}), tmp_path / "train.parquet")
     pq.write_table(pa.table({"text": [7], "label": ["x"]}), tmp_path / "validation.parquet")
-    with pytest.raises(DataError, match="validation:1: the text is 7, not a string; no row can"):
+    with pytest.raises(
+        DataError,
+        match="validation:1: the text is 7, not a string; check data.text_columns; no row can",
+    ):
         read_splits(DataSettings(source=str(tmp_path)), tolerant=True)
     (tmp_path / "a.jsonl").write_text('{"text": ["a"], "label": "x"}\n')
-    with pytest.raises(DataError, match=r"a.jsonl:1: the text is \['a'\], not a string; no row"):
+    with pytest.raises(
+        DataError, match=r"a.jsonl:1: the text is \['a'\], not a string; check .*; no row"
+    ):
         read_splits(DataSettings(source=str(tmp_path / "a.jsonl")), tolerant=True)
 
 

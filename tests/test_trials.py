@@ -1,6 +1,7 @@
 import csv
 import io
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -79,9 +80,20 @@ def test_the_best_by_loss_is_not_called_the_most_accurate():
     assert found.endswith(
         "another has 15.0 points more: the loss of validation has chosen, see training.best_metric"
     )
-    assert "cannot tell them apart" in describe(
-        make_trial(0, 0.80), make_trial(1, 0.81), metric="loss"
+
+
+def test_by_another_metric_the_smallest_of_equals_is_shown_with_what_it_lacks():
+    best, other = make_trial(0, 0.80, 500), make_trial(1, 0.81, 90)
+    best, other = replace(best, value=0.744), replace(other, value=0.167)
+    assert describe(best, other, metric="f1_macro").endswith(
+        "cannot tell them apart by accuracy: the smallest of them is trial 1 with 90 parameters "
+        "(f1_macro 16.70% beside 74.40%)"
     )
+
+
+def test_of_equals_as_large_as_the_best_none_is_named():
+    ranked = [make_trial(0, 0.9, 500, seconds=9.0), make_trial(1, 0.9, 500, seconds=1.0)]
+    assert describe(*ranked).endswith("apart: none of them is smaller")
 
 
 def test_the_table_holds_every_trial_with_its_settings():

@@ -36,7 +36,7 @@ _SUFFIXES: dict[Matrix, tuple[str, ...]] = {
     "ffn_in": ("intermediate.dense", "ffn.lin1", "mlp.Wi"),
     "ffn_out": ("output.dense", "ffn.lin2", "mlp.Wo"),
 }  # fmt: skip
-_INSIDE_ENCODER = re.compile(r"(^|\.)(embeddings|encoder|transformer|layers?)(\.|$)")
+_INSIDE_ENCODER = re.compile(r"(^|\.)(embeddings(_project)?|encoder|transformer|layers?)(\.|$)")
 _LAYER = re.compile(r"^(?P<stem>.*\blayers?)\.(?P<index>\d+)\.(?P<suffix>.+)$")
 
 
@@ -46,7 +46,7 @@ class PlannedMatrix:
 
     name: str
     layer: int
-    terms: tuple[str, ...]  # query, key, value where one matrix holds all three
+    terms: tuple[Matrix, ...]  # query, key, value where one matrix holds all three
     in_features: int
     out_features: int
     rank: int

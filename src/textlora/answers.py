@@ -134,6 +134,6 @@ def read_answers(folder: Path, split: str) -> list[StoredAnswer]:
         return [StoredAnswer(**json.loads(line)) for line in lines if line]
     except (OSError, ValueError, TypeError) as error:
         raise ModelError(
-            f"{path}: missing or damaged ({error}); textlora train writes it, and evaluate --out "
-            "into another folder"
+            f"{path}: missing or damaged ({error}); textlora train writes it (a classifier fitted "
+            "in Python has none), and evaluate --out into another folder"
         ) from None

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from textlora import encoder, encoderfiles
-from textlora.adapters import AdapterPlan, plan_adapter
+from textlora.adapters import AdapterPlan, find_matrices, plan_adapter
 from textlora.errors import SettingsError
-from textlora.settings import AdapterSettings, Matrix, Recipe
+from textlora.settings import MAX_ALPHA, AdapterSettings, Matrix, Recipe
 
 _USEFUL_RANK = 2  # a choice, not measured: below it, fewer matrices (docs/decisions.md)
 # From the widest set to the smallest.
@@ -26,6 +26,8 @@ _SETS: tuple[dict[str, tuple[Matrix, ...]], ...] = (
     {"last 1": ("query", "value")},
     {"last 1": ("query",)},
 )
+_CHOSEN = ("adapter.rank", "adapter.targets")
+_POOLED = {"mean": "the mean of all tokens", "first": "the first token"}
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 # A comma stands between thousands or nowhere: "0,5%" means ten times less in half of Europe.
 _BUDGET = re.compile(r"((?:[1-9]\d{0,2}(?:[,_ ]\d{3})+|\d+)(?:\.\d+)?|\.\d+) ?([km%]?)")
@@ -42,6 +44,18 @@ class BudgetedPlan:
     plan: AdapterPlan
     budget: int
     smallest: int
+
+    def describe(self) -> tuple[str, str]:
+        """Where the budget goes, and the settings that were chosen for it."""
+        plan, adapter = self.plan, self.recipe.adapter
+        targets = "; ".join(f"{layers}: {', '.join(v)}" for layers, v in adapter.targets.items())
+        return (
+            f"budget {self.budget:,}: head {plan.head_parameters:,}, matrices "
+            f"{plan.adapter_parameters:,}, unused {self.budget - plan.trainable:,}; "
+            f"the smallest that works is {self.smallest:,}",
+            f"a linear head over {_POOLED[self.recipe.model.head]}; "
+            f"rank {adapter.rank}, alpha {adapter.alpha:g} in {targets}",
+        )
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,24 @@ def fit_budget(recipe: Recipe, labels: Sequence[str], budget: str) -> BudgetedPl
     return BudgetedPlan(recipe.model_copy(update={"adapter": adapter}), plan, allowed, smallest)
 
 
+def refuse_chosen(recipe: Recipe, assignments: Sequence[str]) -> None:
+    """See that nothing was set (`section.name=value`) that a budget chooses.
+
+    Raises:  SettingsError naming it.
+    """
+    names = [assignment.partition("=")[0].strip() for assignment in assignments]
+    for name in _CHOSEN:
+        if name in names:
+            raise SettingsError(
+                f"--budget: chooses {name}, which is set too; leave out one of the two"
+            )
+    if "model.head" in names and recipe.model.head == "own":
+        raise SettingsError(
+            "--budget: takes a linear head, and model.head is set to 'own'; set it to mean or "
+            "first, or leave out --budget"
+        )
+
+
 def parse_budget(text: str, total: int) -> int:
     """Parameters that a budget names; a share is one of `total`.
 
@@ -124,9 +156,26 @@ def _plan_sets(
             sets.append((targets, _plan(found, recipe, targets, 1)[1]))
         except SettingsError as error:  # fewer layers than the set names, or none to adapt
             refusals.append(error)
+    if cheapest := _find_cheapest(found, recipe):
+        sets.append(cheapest)
     if not sets:
         raise refusals[0]
     return sets
+
+
+def _find_cheapest(
+    found: _Skeleton, recipe: Recipe
+) -> tuple[dict[str, tuple[Matrix, ...]], AdapterPlan] | None:
+    """One matrix, of those that cost least that of the highest layer; None if there is none."""
+    matrices = find_matrices(found.model, recipe.adapter)
+    matrices.sort(key=lambda matrix: (matrix.in_features + matrix.out_features, -matrix.layer))
+    for matrix in matrices:
+        targets: dict[str, tuple[Matrix, ...]] = {str(matrix.layer): matrix.terms[:1]}
+        try:
+            return targets, _plan(found, recipe, targets, 1)[1]
+        except SettingsError:  # a layer that the checkpoint lacks is trained whole
+            continue
+    return None
 
 
 def _find_rank(
@@ -153,6 +202,11 @@ def _plan(
     found: _Skeleton, recipe: Recipe, targets: dict[str, tuple[Matrix, ...]], rank: int
 ) -> tuple[AdapterSettings, AdapterPlan]:
     old = recipe.adapter
-    changes = {"targets": targets, "rank": rank, "alpha": old.compute_alpha(rank)}
-    adapter = old.model_copy(update=changes)
+    alpha = old.compute_alpha(rank)
+    if alpha > MAX_ALPHA:
+        raise SettingsError(
+            f"--budget: rank {rank} would need adapter.alpha = {alpha:g} to be as strong as the "
+            f"recipe's; lower adapter.alpha, which is at most {MAX_ALPHA:g}"
+        )
+    adapter = old.model_copy(update={"targets": targets, "rank": rank, "alpha": alpha})
     return adapter, plan_adapter(found.model, found.new_parameters, adapter)

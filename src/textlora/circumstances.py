@@ -125,7 +125,7 @@ def _read_check(run: Path) -> DataCheck | None:
 
 def _count_labels(check: DataCheck) -> tuple[LabelCounts, ...]:
     labels = dict.fromkeys(label for facts in check.splits for label in facts.labels)
-    totals = [sum(facts.labels.values()) or 1 for facts in check.splits]
+    totals = [facts.total for facts in check.splits]
     found = []
     for label in labels:
         counts = tuple(facts.labels.get(label, 0) for facts in check.splits)

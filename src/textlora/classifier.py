@@ -22,6 +22,7 @@ from textlora.evaluation import AnyEvaluation, Background, evaluate_answers
 from textlora.examples import Examples
 from textlora.files import write_json
 from textlora.inputcheck import (
+    check_counts,
     check_labels,
     check_sets,
     check_texts,
@@ -82,7 +83,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         checked = check_texts(texts)
         labels = list_labels(labels)
         sets = read_sets(labels)
-        check_labels(labels if sets is None else itertools.chain(*sets))
+        check_labels([[label] for label in labels] if sets is None else sets)
         classes = find_classes(labels if sets is None else list(itertools.chain(*sets)))
         # A saved classifier has clean names, in which no white space decides anything.
         names = [clean_label(str(label)) for label in classes]
@@ -121,7 +122,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self, texts: Sequence[str], labels: Sequence[Any], sample_weight: Any = None
     ) -> float:
         """Accuracy; of sets, the share that is right as a whole."""
-        labels = list_labels(labels)
+        texts, labels = check_texts(texts), list_labels(labels)
+        check_counts(texts, labels)
         if not self._gives_sets:
             return float(super().score(texts, labels, sample_weight))
         matrix = self._number_sets(check_sets(labels))
@@ -139,23 +141,21 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:  DataError for a label that training did not have.
         """
         check_is_fitted(self, "predictor_")
-        labels = list_labels(labels)
+        texts, labels = check_texts(texts), list_labels(labels)
+        check_counts(texts, labels)
         if self._gives_sets:
             label_ids = self._number_sets(check_sets(labels))
         else:
             label_ids = np.array(self._number(labels), dtype=np.int64)
-        examples = Examples(tuple(check_texts(texts)), label_ids)
-        if len(examples.texts) != len(label_ids) or not len(label_ids):
-            raise DataError(
-                f"texts and labels: {len(examples.texts)} texts, {len(label_ids)} labels; give as "
-                "many, and at least one"
-            )
+        examples = Examples(tuple(texts), label_ids)
         answers = answer_examples(self.predictor_, examples)
         background = Background(temperature=self.predictor_.temperature)
         return evaluate_answers(answers, split="given", source="memory", background=background)
 
     def save(self, path: str | Path) -> None:
         """Copy the run folder to `path`, ready for `load`, `Predictor.load` and the commands.
+
+        `report` alone needs what the command `train` has measured.
 
         Raises:  DataError if something is there already.
         """

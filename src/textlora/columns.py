@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from textlora.errors import DataError
-from textlora.labelsets import join_labels, list_elements
+from textlora.labelsets import are_indicators, is_broken_list, join_labels, list_elements
 from textlora.settings import DataSettings
 
 _TEXT_NAMES = ("text", "sentence", "content", "review", "headline", "message", "document")
@@ -88,20 +88,21 @@ def name_labels(
 ) -> list[str]:
     """The label, or set of labels, of each cell; `names` are those of integer labels.
 
-    Labels that are names already stay what they are. When `tolerant`, a row without one has "".
+    Labels that are names already stay what they are, and cells have no fault (`find_label_fault`).
+    When `tolerant`, a row without a label has "".
 
-    Raises:  DataError with the line of a cell that cannot be read.
+    Raises:  DataError with the line of a cell without a label, and for rows of ones and zeros.
     """
+    if settings.multi_label:
+        separator = settings.label_separator
+        if are_indicators([list_elements(label, separator) for label in labels]):
+            raise DataError(
+                f"{where}: the labels are rows of ones and zeros, such as {labels[0]!r:.80}; give "
+                "the names, or the places, of the ones alone"
+            )
+        return [name_label_set(label, names, separator) for label in labels]
     converted = []
     for line, label in zip(lines, labels, strict=True):
-        if settings.multi_label:
-            converted.append(name_label_set(label, names, settings.label_separator, where, line))
-            continue
-        if isinstance(label, list):
-            raise DataError(
-                f"{where}:{line}: the label is a list, {label!r:.80}; set data.multi_label=true "
-                "for texts with several labels, or give one label a text"
-            )
         name = _name_label(label, names)
         if not name and not tolerant:
             raise DataError(f"{where}:{line}: no label, got {label!r}; label this row or remove it")
@@ -109,31 +110,45 @@ def name_labels(
     return converted
 
 
-def name_label_set(cell: Any, names: tuple[str, ...], separator: str, where: str, line: int) -> str:
-    """The labels of a cell as one text (see `labelsets`); an empty cell is an empty set.
-
-    Raises:  DataError for a label that holds the separator, or is none.
-    """
-    found = []
-    for element in list_elements(cell, separator):
-        if isinstance(element, list | dict):
-            raise DataError(
-                f"{where}:{line}: labels cannot be read, got {cell!r:.80}; give a list of names, "
-                f"or names with {separator!r} between them"
-            )
-        name = _name_label(element, names) or clean_label(str(element))
-        if separator in name:
-            raise DataError(
-                f"{where}:{line}: label {name!r} holds the separator {separator!r}; set "
-                "data.label_separator to a sign that no label has"
-            )
-        found.append(name)
+def name_label_set(cell: Any, names: tuple[str, ...], separator: str) -> str:
+    """The labels of a cell as one text (see `labelsets`); an empty cell is an empty set."""
+    found = (_name_element(element, names) for element in list_elements(cell, separator))
     return join_labels(filter(None, found), separator)
+
+
+def find_label_fault(cell: Any, names: tuple[str, ...], settings: DataSettings) -> str:
+    """Why a cell cannot be read as a label, or set of labels; empty if it can."""
+    if not settings.multi_label:
+        if not isinstance(cell, list):
+            return ""
+        return (
+            f"the label is a list, {cell!r:.80}; set data.multi_label=true for texts with several "
+            "labels, or give one label a text"
+        )
+    separator = settings.label_separator
+    elements = list_elements(cell, separator)
+    broken = isinstance(cell, str) and is_broken_list(cell)
+    if broken or any(isinstance(element, list | dict) for element in elements):
+        return (
+            f"labels cannot be read, got {cell!r:.80}; give a list of names, or names with "
+            f"{separator!r} between them"
+        )
+    for name in (_name_element(element, names) for element in elements):
+        if separator in name:
+            return (
+                f"label {name!r} holds the separator {separator!r}; set data.label_separator to a "
+                "sign that no label has"
+            )
+    return ""
 
 
 def clean_label(label: str) -> str:
     """One line of encodable text: a label stands in tables, files and pictures."""
     return " ".join(label.encode("utf-8", "replace").decode("utf-8").split())
+
+
+def _name_element(element: Any, names: tuple[str, ...]) -> str:
+    return _name_label(element, names) or clean_label(str(element))
 
 
 def _name_label(label: Any, names: tuple[str, ...]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from textlora.cleaning import clean_text
-from textlora.columns import name_label_set
+from textlora.columns import find_label_fault, name_label_set
 from textlora.corrections import read_corrections
 from textlora.errors import DataError, SettingsError
 from textlora.examples import Examples, sample_examples, split_examples
@@ -106,8 +106,10 @@ def make_labelled_texts(
     separator = settings.label_separator if settings.multi_label else ""
     names = list(labels)
     if separator:
-        pairs = enumerate(labels)
-        names = [name_label_set(cell, (), separator, "labels", line) for line, cell in pairs]
+        for line, cell in enumerate(labels):
+            if fault := find_label_fault(cell, (), settings):
+                raise DataError(f"labels:{line}: {fault}")
+        names = [name_label_set(cell, (), separator) for cell in labels]
     raw = RawSplit("texts", list(texts), names, files, lines, separator=separator)
     part = _drop_empty(raw, settings, notes)
     known = _decide_labels(part, settings)
@@ -218,10 +220,12 @@ def _check_counts(train: Examples, labels: tuple[str, ...], where: str) -> None:
 
 
 def _suggest_multi_label(train: Examples, labels: tuple[str, ...]) -> str:
-    separator = "" if train.is_multi_label else find_separator(labels)
+    separator = find_separator(labels)
     if not separator:
         return ""
-    settings = f"data.multi_label=true and data.label_separator={separator!r}"
+    settings = f"data.label_separator={separator!r}"
+    if not train.is_multi_label:
+        settings = f"data.multi_label=true and {settings}"
     return f"; if {separator!r} stands between several labels, set {settings}"
 
 

@@ -18,7 +18,7 @@ from textlora.cleaning import clean_text
 from textlora.data import load_labelled_texts
 from textlora.errors import DataError
 from textlora.findings import DataCheck, Finding, Lengths, Severity, SplitFacts
-from textlora.labelsets import find_separator
+from textlora.labelsets import find_separator, read_list
 from textlora.settings import DataSettings
 from textlora.sources import RawSplit
 
@@ -164,12 +164,9 @@ def _check_labels(split: _Split, facts: SplitFacts) -> Iterator[Finding]:
     listed = ", ".join(f"{form!r} for {first!r}" for form, first in list(variants.items())[:3])
     advice = f"they would be classes of their own ({listed}); --fix unifies them"
     yield from split.report("warning", "labels that differ by case or spaces", places, advice)
-    separator = "" if facts.is_multi_label else find_separator(counts)
-    if separator:
+    if advice := _advise_several(counts, facts.is_multi_label):
         yield Finding("warning", split.name, "labels that look like several in one", len(counts),
-                      "if a text may have several labels, set data.multi_label=true "
-                      f"and data.label_separator={separator!r}",
-                      tuple(list(counts)[:_MAX_EXAMPLES]))  # fmt: skip
+                      advice, tuple(list(counts)[:_MAX_EXAMPLES]))  # fmt: skip
     if split.name == "train" and counts and _looks_confused(counts, facts.rows):
         yield Finding("error", split.name, "different labels, nearly one for each row", len(counts),
                       "text and label columns may be exchanged; name them with data.text_columns "
@@ -180,6 +177,18 @@ def _check_labels(split: _Split, facts: SplitFacts) -> Iterator[Finding]:
         for label, count in counts.items():
             meant[variants.get(label, label)] += count
         yield from _check_counts(dict(meant.most_common()))
+
+
+def _advise_several(labels: Iterable[str], is_multi_label: bool) -> str:
+    separator = find_separator(labels)
+    setting = f"data.label_separator={separator!r}"
+    if is_multi_label:
+        return f"if {separator!r} stands between labels, set {setting}" if separator else ""
+    if any(len(read_list(label) or ()) > 1 for label in labels):
+        return "if a text may have several labels, set data.multi_label=true"
+    if separator:
+        return f"if a text may have several labels, set data.multi_label=true and {setting}"
+    return ""
 
 
 def _looks_confused(counts: dict[str, int], rows: int) -> bool:

@@ -16,7 +16,13 @@ from typing import IO, Any
 import ftfy
 
 from textlora.cleaning import clean_text
-from textlora.columns import clean_label, find_columns, find_text_fault, join_texts
+from textlora.columns import (
+    clean_label,
+    find_columns,
+    find_label_fault,
+    find_text_fault,
+    join_texts,
+)
 from textlora.datacheck import find_variants, has_markup, is_misread
 from textlora.errors import DataError
 from textlora.files import stage_folder
@@ -176,9 +182,12 @@ def _read_values(
                 continue
             own = own or find_columns(names, str(path), settings)
             first = first or own
-            if find_text_fault(row.values.get(column) for column in own[0]):
+            values = row.values
+            if find_text_fault(values.get(column) for column in own[0]) or find_label_fault(
+                values.get(own[1]), settings.label_names, settings
+            ):
                 continue
-            yield _rename(row.values, own, first), first
+            yield _rename(values, own, first), first
 
 
 def _rename(values: dict[str, Any], own: _Columns, first: _Columns) -> dict[str, Any]:

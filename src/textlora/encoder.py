@@ -26,10 +26,17 @@ from textlora.errors import ModelError, shorten_message
 from textlora.heads import install_head, list_head_parameters
 from textlora.settings import Head, ModelSettings, ProblemType
 
+# What was seen to train, and to answer a text alike whatever stands beside it: Nystromformer, YOSO,
+# ConvBERT and BigBird do not, others need more than text or have layers of other names.
+_KNOWN = {
+    "bert", "roberta", "mpnet", "distilbert", "electra", "deberta", "deberta-v2", "modernbert",
+    "camembert", "data2vec-text", "ernie", "longformer", "megatron-bert", "mobilebert", "rembert",
+    "roberta-prelayernorm", "roformer", "xlm-roberta", "xlm-roberta-xl",
+}  # fmt: skip
 # These families start positions behind the padding id: the rows up to it are never used.
 _OFFSET_POSITIONS = {
     "roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "longformer",
-    "roberta-prelayernorm", "xlm-roberta-xl", "xmod", "ibert",
+    "roberta-prelayernorm", "xlm-roberta-xl",
 }  # fmt: skip
 _MIN_POSITIONS = 8  # as the least of model.max_length
 
@@ -62,7 +69,7 @@ def load_config(
 ) -> Any:
     """Configuration of a local model, with label names and every dropout rate set.
 
-    Raises:  ModelError for a broken file or a model without a sequence-classification head.
+    Raises:  ModelError for a broken file or a model of another kind.
     """
     try:
         config = AutoConfig.from_pretrained(
@@ -72,13 +79,14 @@ def load_config(
         raise ModelError(
             f"model {files.name!r}: {shorten_message(error)}; give an encoder folder"
         ) from None
-    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+    if config.model_type not in _KNOWN:
         raise ModelError(
-            f"model {files.name!r}: {config.model_type} has no sequence-classification head in "
-            "transformers; choose an encoder such as BERT, RoBERTa or MPNet"
+            f"model {files.name!r}: {config.model_type} is none of the encoders that textlora "
+            f"knows; choose one of {', '.join(sorted(_KNOWN))}"
         )
     for key, value in config.to_dict().items():
-        if "dropout" in key and isinstance(value, float):
+        # A file may write 0 for 0.0, and a rate that is None is that of another.
+        if "dropout" in key and isinstance(value, int | float) and not isinstance(value, bool):
             setattr(config, key, dropout)
     config.return_dict = True  # an old way to give answers, which nobody reads any more
     return _set_labels(config, labels, problem_type)

@@ -178,8 +178,8 @@ def read_evaluations(folder: Path) -> list[AnyEvaluation]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error)
     raise ModelError(
-        f"{path}: missing or damaged ({reason}); textlora train writes it, and evaluate --out into "
-        "another folder"
+        f"{path}: missing or damaged ({reason}); textlora train writes it (a classifier fitted in "
+        "Python has none), and evaluate --out into another folder"
     ) from None
 
 

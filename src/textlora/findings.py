@@ -48,10 +48,14 @@ class SplitFacts:
         """Whether a row has a set of labels."""
         return self.unlabelled is not None
 
+    @property
+    def total(self) -> int:
+        """What shares are of: the rows with a label, or all rows where one may have many labels."""
+        return (self.rows if self.is_multi_label else sum(self.labels.values())) or 1
+
     def describe(self) -> str:
-        """The largest labels and their shares: of the labels, or of the rows that may have many."""
-        total = (self.rows if self.is_multi_label else sum(self.labels.values())) or 1
-        shown = [f"{label} {count / total:.0%}" for label, count in self.labels.items()]
+        """The largest labels and their shares."""
+        shown = [f"{label} {count / self.total:.0%}" for label, count in self.labels.items()]
         more = f", and {len(shown) - _SHOWN_LABELS} more" if len(shown) > _SHOWN_LABELS else ""
         sets = ""
         if self.is_multi_label:

@@ -37,7 +37,8 @@ class ValidationRecord:
 class StepRecord:
     """One line of history.jsonl: what was applied at `step`, and the mean loss since the last line.
 
-    No times are in it, so that two runs of one recipe write the same history.
+    `train_loss` is the plain one, as that of validation: without class weights, label smoothing and
+    focal factor. No times are in it, so that two runs of one recipe write the same history.
     """
 
     step: int

@@ -7,10 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from textlora.errors import DataError
+from textlora.labelsets import are_indicators
 
 
 def list_labels(labels: Iterable[Any]) -> list[Any]:
-    """Labels that can be read as often as needed, also those of a generator.
+    """Labels that can be read as often as needed, also those of a generator, with sets as lists.
 
     Raises:  DataError for what has no order, or a matrix, whose ones and zeros would be labels.
     """
@@ -21,7 +22,8 @@ def list_labels(labels: Iterable[Any]) -> list[Any]:
         )
     if isinstance(labels, str | Mapping | set | frozenset) or not isinstance(labels, Iterable):
         raise DataError(f"labels: {labels!r:.40} given; give a list with the label of each text")
-    return list(labels)
+    # A column that was read from Parquet has arrays in it.
+    return [label.tolist() if getattr(label, "ndim", 0) == 1 else label for label in labels]
 
 
 def find_classes(labels: Sequence[Any]) -> npt.NDArray[Any]:
@@ -44,7 +46,7 @@ def find_classes(labels: Sequence[Any]) -> npt.NDArray[Any]:
 def read_sets(labels: Sequence[Any]) -> list[list[Any]] | None:
     """The labels of each text, where they come as sets; None where each text has one.
 
-    Raises:  DataError for a mixture.
+    Raises:  DataError for a mixture, and for rows of ones and zeros.
     """
     kinds = [isinstance(label, list | tuple | set | frozenset) for label in labels]
     if not any(kinds):
@@ -52,19 +54,27 @@ def read_sets(labels: Sequence[Any]) -> list[list[Any]] | None:
     if not all(kinds):
         wrong = labels[kinds.index(False)]
         raise DataError(f"labels: {wrong!r:.40} is no list, others are; give a list for each text")
-    return [list(label) for label in labels]
+    sets = [list(label) for label in labels]
+    if are_indicators(sets):
+        raise DataError(
+            f"labels: rows of ones and zeros given, such as {sets[0]!r:.80}; give the names, or "
+            "the places, of the ones alone"
+        )
+    return sets
 
 
-def check_labels(labels: Iterable[Any]) -> None:
+def check_labels(sets: Iterable[Iterable[Any]]) -> None:
     """See that a label that is missing does not become a class.
 
-    Raises:  DataError naming its place.
+    Raises:  DataError naming the place of its text.
     """
-    for place, label in enumerate(labels):
-        if _is_missing(label) or not str(label).strip():
-            raise DataError(
-                f"labels: {label!r} at place {place} is no label; give one, or leave out its text"
-            )
+    for place, labels in enumerate(sets):
+        for label in labels:
+            if _is_missing(label) or not str(label).strip():
+                raise DataError(
+                    f"labels: {label!r} at place {place} is no label; give one, or leave out its "
+                    "text"
+                )
 
 
 def check_sets(labels: Sequence[Any]) -> list[list[Any]]:
@@ -76,6 +86,18 @@ def check_sets(labels: Sequence[Any]) -> list[list[Any]]:
     if sets is None:
         raise DataError("labels: one label a text given; the classifier needs a list for each text")
     return sets
+
+
+def check_counts(texts: Sequence[str], labels: Sequence[Any]) -> None:
+    """See that each text has its label.
+
+    Raises:  DataError if there are not as many, or none.
+    """
+    if len(texts) != len(labels) or not labels:
+        raise DataError(
+            f"texts and labels: {len(texts)} texts, {len(labels)} labels; give as many, and at "
+            "least one"
+        )
 
 
 def check_texts(texts: Iterable[str]) -> list[str]:

@@ -105,6 +105,18 @@ class Objective:
     compute_loss: Callable[[Tensor, Tensor, TrainingSettings, Tensor | None], Tensor]
     compute_weights: Callable[[npt.NDArray[np.int64], int, TrainingSettings], Tensor | None]
 
+    def compute_shown(
+        self, loss: Tensor, logits: Tensor, label_ids: Tensor, settings: TrainingSettings
+    ) -> float:
+        """What is told of a `loss` that was minimised: its plain form, as validation has it.
+
+        Weights of classes, label smoothing and the focal factor change its scale.
+        """
+        if settings.has_plain_loss:
+            return loss.item()
+        with torch.no_grad():
+            return self.compute_loss(logits, label_ids, TrainingSettings(), None).item()
+
 
 OBJECTIVES: dict[ProblemType, Objective] = {
     "single_label_classification": Objective(compute_loss, compute_class_weights),

@@ -1,5 +1,6 @@
 """The model card of an adapter: what it was trained from, and how others open it."""
 
+import re
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -29,13 +30,13 @@ def format_card(
         )
     if recipe.data.multi_label:
         pairs = zip(labels, thresholds, strict=False)
-        limits = "\n".join(f"- {label}: {threshold:.6f}" for label, threshold in pairs)
+        limits = "\n".join(f"- {_quote(label)}: {threshold:.6f}" for label, threshold in pairs)
         note += (
             '\nA text has a set of labels (`problem_type="multi_label_classification"`): those for '
             f"which sigmoid(logit / {temperature:.6f}) reaches the threshold that was "
             f"chosen on validation:\n\n{limits}\n"
         )
-    names = "\n".join(f"- {label}" for label in labels)
+    names = "\n".join(f"- {_quote(label)}" for label in labels)
     return (
         f"---\nbase_model: {encoder}\nlibrary_name: peft\n"
         "pipeline_tag: text-classification\ntags:\n- lora\n- textlora\n---\n\n"
@@ -43,3 +44,10 @@ def format_card(
         f"Trained with textlora {version('textlora')}. Labels, in the order of the logits:\n\n"
         f"{names}\n{note}"
     )
+
+
+def _quote(label: str) -> str:
+    """A label as Markdown shows it: sign for sign."""
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", label)), default=0))
+    space = " " if label.startswith("`") or label.endswith("`") else ""
+    return f"{fence}{space}{label}{space}{fence}"

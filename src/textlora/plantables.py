@@ -12,7 +12,6 @@ from textlora.cost import Cost
 from textlora.trials import Sweep, format_figure, format_setting
 
 _MAX_TRIALS = 5
-_POOLED = {"mean": "the mean of all tokens", "first": "the first token"}
 
 
 def show_plan(plan: AdapterPlan, model: str) -> None:
@@ -34,19 +33,11 @@ def show_plan(plan: AdapterPlan, model: str) -> None:
 
 def show_budget(fitted: BudgetedPlan) -> None:
     """Print how a plan uses its budget, and the settings that it stands for."""
-    plan, recipe = fitted.plan, fitted.recipe
-    print_line(
-        f"budget {fitted.budget:,}: head {plan.head_parameters:,}, matrices "
-        f"{plan.adapter_parameters:,}, unused {fitted.budget - plan.trainable:,}; "
-        f"the smallest that works is {fitted.smallest:,}"
-    )
-    targets = "; ".join(f"{k}: {', '.join(v)}" for k, v in recipe.adapter.targets.items())
-    print_line(
-        f"a linear head over {_POOLED[recipe.model.head]}; rank {recipe.adapter.rank} in {targets}"
-    )
+    for line in fitted.describe():
+        print_line(line)
 
 
-def show_cost(cost: Cost) -> None:
+def show_cost(cost: Cost, num_labels: int) -> None:
     """Print what a plan costs here, and which texts that is said for."""
     print_line(
         f"cost here (threads: {cost.num_threads}, {cost.number_format}): "
@@ -56,8 +47,8 @@ def show_cost(cost: Cost) -> None:
     )
     kind = f" by the tokenizer of {cost.tokenizer}" if cost.tokenizer else "; --data counts yours"
     print_line(
-        f"for {cost.num_texts:,} training and {cost.num_validation:,} validation texts of "
-        f"{cost.mean_tokens:.0f} tokens{kind}"
+        f"for {num_labels} labels, {cost.num_texts:,} training and {cost.num_validation:,} "
+        f"validation texts of {cost.mean_tokens:.0f} tokens{kind}"
     )
 
 

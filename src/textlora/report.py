@@ -124,7 +124,7 @@ def _view(run: Path, split: str, answers: list[StoredAnswer]) -> RunView:
         raise ModelError(f"{run}: was not evaluated on {split!r}, only on {known}; name --split")
     evaluation, manifest = found[split], read_manifest(run)
     folder, circumstances = find_classifier(run), read_circumstances(run, split)
-    settings = load_recipe(str(folder / RECIPE)).data
+    settings = _read_settings(run)
     wrong = [item for item in answers if item.label != item.predicted]
     wrong.sort(key=lambda item: -item.confidence)
     return RunView(
@@ -200,19 +200,33 @@ def _compare(
         return ""
     if [item.text for item in ours] != [item.text for item in first]:
         return "measured on other texts"
-    right = [np.array([a.label == a.predicted for a in answers]) for answers in (ours, first)]
+    if _list_labels(*this) != _list_labels(*other):
+        return "measured on other labels"
+    right = [np.array([a.label == a.predicted for a in found]) for found in (ours, first)]
     seeds = compare_seeds(this[0], other[0], split)
     return judge_runs(compare_answers(right[0], right[1]), seeds)
 
 
 def _show_mistake(item: StoredAnswer, settings: DataSettings) -> Mistake:
-    def split(label: str) -> tuple[str, ...]:
-        if not settings.multi_label:
-            return (label,)
-        return split_labels(label, settings.label_separator) or ("(no label)",)
-
+    labels, predicted = (_split(name, settings) for name in (item.label, item.predicted))
     text = item.text if len(item.text) <= _MAX_CHARS else f"{item.text[:_MAX_CHARS]}..."
-    return Mistake(split(item.label), split(item.predicted), item.confidence, text)
+    return Mistake(labels, predicted, item.confidence, text)
+
+
+def _split(label: str, settings: DataSettings) -> tuple[str, ...]:
+    if not settings.multi_label:
+        return (label,)
+    return split_labels(label, settings.label_separator) or ("(no label)",)
+
+
+def _list_labels(run: Path, answers: list[StoredAnswer]) -> list[tuple[str, ...]]:
+    """The true labels of each text; runs may have other separators."""
+    settings = _read_settings(run)
+    return [_split(item.label, settings) for item in answers]
+
+
+def _read_settings(run: Path) -> DataSettings:
+    return load_recipe(str(find_classifier(run) / RECIPE)).data
 
 
 def _read_history(run: Path) -> list[StepRecord]:

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from textlora.errors import SettingsError
 from textlora.schedules import Shape
@@ -27,8 +34,12 @@ Variant = Literal["lora", "rslora", "dora"]
 ProblemType = Literal["single_label_classification", "multi_label_classification"]
 
 
-# Variants of PEFT that are known and refused, and why.
+MAX_ALPHA = 1e6
+# Variants that are known and refused, and why.
+_LORAPLUS = "is no variant here but a rate: training.loraplus_ratio=8"
 _REFUSED = {
+    "lora+": _LORAPLUS,
+    "loraplus": _LORAPLUS,
     "pissa": "changes the frozen weights, so that its adapter fits no published encoder unless its "
     "rank is doubled; use lora, rslora or dora",
     "adalora": "moves rank between matrices while it trains, so that no plan could be counted "
@@ -68,6 +79,13 @@ class DataSettings(_Section):
         0, ge=0
     )  # 0 = all; else a seeded random sample of the training rows
 
+    @field_validator("label_separator")
+    @classmethod
+    def _check_separator(cls, separator: str, info: ValidationInfo) -> str:
+        if separator != ";" and not info.data.get("multi_label", True):
+            raise ValueError("is for data.multi_label=true; set both or neither")
+        return separator
+
     @field_validator("label_names")
     @classmethod
     def _check_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -100,7 +118,7 @@ class DropoutSettings(_Section):
     end: float = Field(0.05, ge=0.0, lt=1.0)
     shape: Shape = "linear"
     scope: Literal["adapter", "all"] = (
-        "adapter"  # the LoRA dropouts only, or every dropout of the model
+        "adapter"  # those of LoRA only, or every dropout module (ModernBERT's attention has none)
     )
     backbone: float = Field(0.0, ge=0.0, lt=1.0)  # constant dropout of the encoder and its head
 
@@ -110,9 +128,14 @@ class AdapterSettings(_Section):
 
     variant: Variant = "lora"  # rslora: scaled by alpha / sqrt(rank); dora: magnitudes apart
     rank: int = Field(8, ge=1)
-    alpha: float = Field(16.0, gt=0.0, le=1e6)  # the update is scaled by alpha / rank
+    alpha: float = Field(16.0, gt=0.0, le=MAX_ALPHA)  # the update is scaled by alpha / rank
     # Layers ("all", "last 4", "0", "2-5", "0,5,10") -> matrices of those layers.
     targets: dict[str, tuple[Matrix, ...]] = Field({"all": ("query", "value")}, min_length=1)
+
+    @field_validator("variant", mode="before")
+    @classmethod
+    def _read_variant(cls, name: Any) -> Any:
+        return name.lower() if isinstance(name, str) else name  # papers write rsLoRA and DoRA
 
     def compute_alpha(self, rank: int) -> float:
         """Alpha with which an adapter of another rank is as strong: its update is scaled alike."""
@@ -154,6 +177,12 @@ class TrainingSettings(_Section):
         4.0, ge=0.0
     )  # largest file that keeps the output of layers below the adapted ones; 0 = none
     precision: Precision = "auto"  # of the frozen weights; auto = bf16 where the hardware has it
+
+    @property
+    def has_plain_loss(self) -> bool:
+        """Whether what is minimised is the negative log likelihood and nothing else."""
+        weighted = self.class_weights != "none" or self.focal_gamma > 0.0
+        return not weighted and self.label_smoothing == 0.0
 
 
 class Recipe(_Section):
@@ -255,6 +284,6 @@ def _explain(problem: Any) -> str:
             section = section.model_fields[part].annotation
         return f"unknown setting {name}; known: {', '.join(section.model_fields)}"
     message = str(problem["msg"]).removeprefix("Value error, ")  # of a check of ours
-    if name == "adapter.variant" and problem["input"] in _REFUSED:
-        return f"{name}: {problem['input']} {_REFUSED[problem['input']]}"
+    if name == "adapter.variant" and (reason := _REFUSED.get(str(problem["input"]))):
+        return f"{name}: {problem['input']} {reason}"
     return f"{name}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"

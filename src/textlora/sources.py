@@ -4,7 +4,7 @@ A source is `ag_news` or `hub:owner/name[@revision]` (through the `datasets` lib
 one file a split (`train.csv`, `data/train-00000.parquet`, ...), one file, or `embedded:headlines`.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from textlora.columns import (
     find_columns,
+    find_label_fault,
     find_slice_columns,
     find_text_fault,
     join_texts,
@@ -136,15 +137,16 @@ def _convert_split(
     feature = getattr(feature, "feature", feature)  # of the elements, where it is a list
     names = tuple(getattr(feature, "names", None) or settings.label_names)
     texts = list(zip(*(dataset[column] for column in text_columns), strict=True))
-    found = {line: find_text_fault(values) for line, values in enumerate(texts, start=1)}
+    rows = enumerate(zip(texts, dataset[label_column], strict=True), start=1)
+    found = {line: _find_fault(values, label, names, settings) for line, (values, label) in rows}
     faults = [f"{where}:{line}: {fault}" for line, fault in found.items() if fault]
     lines = [line for line, fault in found.items() if not fault]
     if faults:
         if not tolerant:
-            raise DataError(f"{faults[0]}; check data.text_columns")
+            raise DataError(faults[0])
         dataset = dataset.select([line - 1 for line in lines])
         if not lines:
-            raise DataError(f"{faults[0]}; no row can be used, check data.text_columns")
+            raise DataError(_explain_emptiness(where, faults))
     labels = list(dataset[label_column])
     if all(label == -1 for label in labels):
         return None  # how the Hub marks a split whose labels are kept secret
@@ -214,18 +216,20 @@ def _read_file(path: Path, settings: DataSettings, tolerant: bool) -> RawSplit:
             text_columns, label_column = find_columns(names, str(path), settings)
             slices = {column: [] for column in find_slice_columns(names, settings)}
         values = [row.values.get(column) for column in text_columns]
-        if fault := row.fault or find_text_fault(values):
+        label = row.values.get(label_column)
+        fault = row.fault or _find_fault(values, label, settings.label_names, settings)
+        if fault:
             faults.append(f"{path}:{row.line}: {fault}")
             if not tolerant:
-                raise DataError(f"{faults[-1]}; check data.text_columns")
+                raise DataError(faults[-1])
             continue
         for column, found in slices.items():
             found.append(name_value(row.values.get(column)))
         texts.append(join_texts(values))
-        labels.append(row.values.get(label_column))
+        labels.append(label)
         lines.append(row.line)
     if not texts:
-        raise DataError(_explain_emptiness(path, faults))
+        raise DataError(_explain_emptiness(str(path), faults))
     converted = name_labels(str(path), lines, labels, settings.label_names, settings, tolerant)
     return RawSplit(
         str(path), texts, converted, [str(path)] * len(texts), lines, settings.label_names,
@@ -233,10 +237,18 @@ def _read_file(path: Path, settings: DataSettings, tolerant: bool) -> RawSplit:
     )  # fmt: skip
 
 
-def _explain_emptiness(path: Path, faults: list[str]) -> str:
+def _find_fault(
+    values: Sequence[Any], label: Any, names: tuple[str, ...], settings: DataSettings
+) -> str:
+    if fault := find_text_fault(values):
+        return f"{fault}; check data.text_columns"
+    return find_label_fault(label, names, settings)
+
+
+def _explain_emptiness(where: str, faults: list[str]) -> str:
     if faults:
-        return f"{faults[0]}; no row can be used, check file and data.text_columns"
-    return f"{path}: has no rows; give a file with a header and labelled texts"
+        return f"{faults[0]}; no row can be used"
+    return f"{where}: has no rows; give a file with a header and labelled texts"
 
 
 def _join(where: str, parts: list[RawSplit]) -> RawSplit:

@@ -1,12 +1,14 @@
 """The commands demo, plan, train and sweep."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from textlora.errors import SettingsError
 from textlora.options import (
     BudgetOption,
     DataOption,
@@ -17,7 +19,9 @@ from textlora.options import (
     print_json,
 )
 from textlora.progress import Reporter
-from textlora.settings import load_recipe
+from textlora.settings import Recipe, load_recipe
+
+_ASSUMED_LABELS = 4
 
 if TYPE_CHECKING:
     from textlora.pipeline import TrainedRun
@@ -50,7 +54,9 @@ def demo(
 def plan(
     recipe: RecipeOption = "reference",
     model: ModelOption = None,
-    num_labels: Annotated[int, typer.Option(min=2, help="Number of labels, without --data.")] = 4,
+    num_labels: Annotated[
+        int | None, typer.Option(min=2, help="Number of labels, 4 if neither this nor --data.")
+    ] = None,
     data: DataOption = None,
     budget: BudgetOption = None,
     settings: SetOption = None,
@@ -61,24 +67,48 @@ def plan(
     from textlora.cost import plan_cost
     from textlora.data import load_labelled_texts
 
-    resolved = load_recipe(recipe, settings or (), model__name=model, data__source=data)
+    flags = {"model__name": model, "data__source": data}
+    resolved = _load_recipe(recipe, settings or (), flags, budget)
+    if data is not None and num_labels is not None:
+        raise SettingsError("--num-labels: --data has its own; leave out one of the two")
     texts = None if data is None else load_labelled_texts(resolved.data)
-    labels = texts.labels if texts else tuple(f"label {index}" for index in range(num_labels))
+    count = _ASSUMED_LABELS if num_labels is None else num_labels
+    labels = texts.labels if texts else tuple(f"label {index}" for index in range(count))
     fitted = None if budget is None else fit_budget(resolved, labels, budget)
     planned = plan_recipe(resolved, labels) if fitted is None else fitted.plan
-    cost = plan_cost(resolved if fitted is None else fitted.recipe, planned, labels, texts)
+    chosen = resolved if fitted is None else fitted.recipe
+    cost = plan_cost(chosen, planned, labels, texts)
     if as_json:
-        totals = {"trainable": planned.trainable, "trainable_share": planned.trainable_share}
         limits = {} if fitted is None else {"budget": fitted.budget, "smallest": fitted.smallest}
-        costs = {"cost": asdict(cost)}
-        print_json({"model": resolved.model.name, **asdict(planned), **totals, **limits, **costs})
+        print_json({
+            "model": chosen.model.name,
+            "head": chosen.model.head,
+            "adapter": chosen.adapter.model_dump(mode="json"),
+            "num_labels": len(labels),
+            **asdict(planned),
+            "trainable": planned.trainable,
+            "trainable_share": planned.trainable_share,
+            **limits,
+            "cost": asdict(cost),
+        })  # fmt: skip
         return
     from textlora import plantables
 
     plantables.show_plan(planned, resolved.model.name)
     if fitted is not None:
         plantables.show_budget(fitted)
-    plantables.show_cost(cost)
+    plantables.show_cost(cost, len(labels))
+
+
+def _load_recipe(
+    recipe: str, settings: Sequence[str], flags: dict[str, str | None], budget: str | None
+) -> Recipe:
+    resolved = load_recipe(recipe, settings, **flags)
+    if budget is not None:
+        from textlora.budget import refuse_chosen
+
+        refuse_chosen(resolved, settings)
+    return resolved
 
 
 def train(
@@ -114,7 +144,7 @@ def train(
     from textlora.sources import read_splits
 
     flags = {"data__source": data, "model__name": model, "data__corrections": corrections}
-    resolved = load_recipe(recipe, settings or (), **flags)
+    resolved = _load_recipe(recipe, settings or (), flags, budget)
     report = Reporter(quiet=as_json)
     parts = read_splits(resolved.data)
     texts = load_labelled_texts(resolved.data, parts)
@@ -124,7 +154,10 @@ def train(
     if budget is not None:
         from textlora.budget import fit_budget
 
-        resolved = fit_budget(resolved, texts.labels, budget).recipe
+        fitted = fit_budget(resolved, texts.labels, budget)
+        resolved = fitted.recipe
+        for line in fitted.describe():
+            report.say(line)
     if seeds is not None:
         from textlora.repeats import train_repeats
 

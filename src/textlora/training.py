@@ -157,7 +157,7 @@ class _Keeper:
 
 @dataclass(frozen=True)
 class _StepOutcome:
-    """Loss summed over the texts of the step, and the norm of the gradient before clipping."""
+    """Plain loss summed over the texts of the step; norm of the gradient before it was clipped."""
 
     loss_total: float
     gradient_norm: float
@@ -187,22 +187,24 @@ def _take_step(
     """Optimizer step `step` over the texts `indices`, in pieces that fit the token budget."""
     settings = learner.recipe.training
     learner.model.train()
-    total = 0.0
+    total = shown = 0.0
     for group in split_by_tokens(learner.train.lengths, indices, learner.engine.max_tokens):
         batch = make_batch(learner.train, group).to(learner.device)
         label_ids = torch.from_numpy(learner.train_label_ids[group]).to(learner.device)
         rows = None if prefix is None else prefix.read(group, batch)
         logits = learner.engine(batch, rows).float()
-        loss = learner.objective.compute_loss(logits, label_ids, settings, learner.class_weights)
+        objective = learner.objective
+        loss = objective.compute_loss(logits, label_ids, settings, learner.class_weights)
         # Divided by the whole step's count: the mean over texts, however they were cut.
         (loss / len(indices)).backward()  # type: ignore[no-untyped-call]
         total += loss.item()
+        shown += objective.compute_shown(loss, logits, label_ids, settings)
     if not math.isfinite(total):
         raise DivergedError(
             f"training: the loss became {total} at learning rate {rate:.2g}; "
             "lower training.learning_rate"
         )
-    return _StepOutcome(total, learner.weights.step(step, rate, settings.max_grad_norm))
+    return _StepOutcome(shown, learner.weights.step(step, rate, settings.max_grad_norm))
 
 
 def _validate(

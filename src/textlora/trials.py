@@ -71,21 +71,28 @@ class Margin:
                 "validation has chosen, see training.best_metric"
             )
         if self.close:
-            smallest = min((self.best, *self.close), key=lambda t: (t.parameters, t.seconds))
-            cheap = (
-                "the best is also the smallest of them"
-                if smallest is self.best
-                else f"the smallest of them is trial {smallest.number} with "
-                f"{smallest.parameters:,} parameters"
-            )
             return (
                 f"{start}; {len(self.close)} of the {self.others} others are within that, and "
-                f"these texts cannot tell them apart: {cheap}"
+                f"these texts cannot tell them apart{self._describe_smallest()}"
             )
         lead = f"{100 * self.lead:.1f} points"
         if self.lead < 2 * self.standard_error:
             return f"{start}; it leads by {lead}, which may still be chance"
         return f"{start}; it leads by {lead}, more than two standard errors"
+
+    def _describe_smallest(self) -> str:
+        smallest = min((self.best, *self.close), key=lambda trial: trial.parameters)
+        where = "" if self.metric == "accuracy" else " by accuracy"
+        if smallest is self.best:
+            return f"{where}: none of them is smaller"
+        found = (
+            f"{where}: the smallest of them is trial {smallest.number} with "
+            f"{smallest.parameters:,} parameters"
+        )
+        if self.metric == "accuracy":
+            return found
+        values = [format_figure(trial.value or 0.0, self.metric) for trial in (smallest, self.best)]
+        return f"{found} ({self.metric} {values[0]} beside {values[1]})"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from textlora.batching import compute_epoch_batches, count_rows, split_by_tokens
 from textlora.engine import Engine
 from textlora.settings import AdapterSettings
 
-_INSIDE = re.compile(r"(^|\.)(embeddings|layers?\.\d+)(\.|$)")
+_INSIDE = re.compile(r"(^|\.)(embeddings(?:_project)?|layers?\.\d+)(\.|$)")
 _ORDER = ("query", "key", "value", "output", "ffn_in", "ffn_out")  # as a layer computes them
 
 
