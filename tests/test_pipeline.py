@@ -61,6 +61,20 @@ def test_a_layer_that_the_checkpoint_lacks_survives_saving(tmp_path, data_folder
     assert np.array_equal(compute_saved_logits(tmp_path / "run", probes), logits)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_projection_that_the_checkpoint_lacks_is_trained(tmp_path, data_folder, precision):
+    """It stands before all layers, so that none of them computes the same in every epoch."""
+    folder = save_encoder(tmp_path / "encoder", "electra")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if "embeddings_project" not in name}
+    assert len(kept) == len(weights) - 2
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    changes = ("training.epochs=2", f"training.precision={precision}",
+               'adapter.targets={"last 1" = ["query"]}')  # fmt: skip
+    probes, logits = fit(folder, data_folder, tmp_path / "run", *changes)
+    assert np.array_equal(compute_saved_logits(tmp_path / "run", probes), logits)
+
+
 def test_files_of_somebody_else_are_not_replaced(tmp_path, tiny_bert, data_folder):
     recipe = tiny_recipe(tiny_bert, data_folder, "training.epochs=1")
     texts = load_labelled_texts(recipe.data)

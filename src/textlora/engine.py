@@ -26,6 +26,7 @@ from textlora.projection import AnyProjection, PackedProjection, Projection, is_
 # several thousand more, so that its kernels take longer than their launch.
 MAX_TOKENS = {"cpu": 4_096, "cuda": 32_768}
 _FAMILIES = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet"}
+_PARTS = ("embeddings", "embeddings_project", "encoder")  # the second in ELECTRA alone
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,8 @@ class Engine:
         if config.model_type not in _FAMILIES or getattr(config, "is_decoder", False):
             return []
         # Layers that the checkpoint lacks are trained whole, behind a wrapper of PEFT.
-        inside = [*self._encoder.embeddings.modules(), *self._encoder.encoder.modules()]
+        parts = (getattr(self._encoder, name, None) for name in _PARTS)
+        inside = [module for part in parts if part is not None for module in part.modules()]
         if any(isinstance(module, ModulesToSaveWrapper) for module in inside):
             return []
         linears = [m for m in inside if isinstance(m, nn.Linear | BaseTunerLayer)]
