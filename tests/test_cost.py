@@ -150,7 +150,7 @@ def run_plan(capsys, *words):
 def test_plan_tells_the_cost_with_and_without_data(tiny_bert, tmp_path, capsys, no_sockets):
     data = write_csv(tmp_path / "three.csv", make_rows(60))
     words = ("--recipe", "quickstart", "--model", str(tiny_bert))
-    assert "for 850 training and 150 validation texts of 50 tokens; --data" in run_plan(
+    assert "for 4 labels, 850 training and 150 validation texts of 50 tokens; --data" in run_plan(
         capsys, *words
     )
     told = json.loads(run_plan(capsys, *words, "--data", str(data), "--json"))["cost"]

@@ -151,5 +151,6 @@ def test_other_variants_are_refused_with_the_reason(variant, reason, make_recipe
 
 
 def test_variants_are_read_as_papers_write_them(make_recipe):
-    assert make_recipe("adapter.variant=rsLoRA").adapter.variant == "rslora"
-    assert make_recipe("adapter.variant=DoRA").adapter.variant == "dora"
+    for name in ("rsLoRA", "DoRA", "LoRA"):
+        recipe, _ = make_recipe(f"adapter.variant={name}")
+        assert recipe.adapter.variant == name.lower()
