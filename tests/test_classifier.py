@@ -101,6 +101,7 @@ def test_it_is_an_estimator(make):
     [
         ("one string", ["a"], "one string given"),
         (["a", 7], ["x", "y"], "7 is not a string"),
+        (["a", None], ["x", "y"], "None is not a string"),
         (["a", "b"], ["x"], "2 texts, 1 labels"),
         (["a", "b"], ["x", "x"], "one class only"),
         (["a", "b", "c"], ["x", "x", "y"], "'y' has 1 example"),

@@ -366,6 +366,24 @@ def test_an_encoder_that_tells_how_it_computes_is_not_heard(tmp_path):
     assert "padding" in process.stderr
 
 
+def test_a_run_that_is_stopped_before_its_first_step_says_how_it_goes_on(tiny_bert, tmp_path):
+    data = write_csv(tmp_path / "data.csv", ROWS)
+    words = [str(word) for word in training_words(tiny_bert, data, tmp_path / "run")]
+    code = (  # the signal comes while the data is read
+        "import signal, sys\n"
+        "from textlora import cli, sources\n"
+        "sources.read_splits = lambda *_, **__: signal.raise_signal(signal.SIGINT)\n"
+        "cli.main(sys.argv[1:])"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 130
+    stopped, command = process.stderr.strip().splitlines()
+    assert stopped == "textlora: stopped"
+    assert command == f"continue with: textlora {shlex.join(words)}"
+
+
 def test_help_loads_no_library_that_takes_long():
     heavy = "torch transformers peft datasets sklearn scipy pandas pyarrow matplotlib optuna ray"
     code = (
@@ -437,6 +455,10 @@ def test_training_rows_are_never_taken_for_a_test(run_command, refuse, tiny_bert
     words = training_words(tiny_bert, tmp_path / "d.csv", run, "training.epochs=1")
     assert run_command(*words)[0] == 0
     assert "has no 'test' split" in refuse(3, "evaluate", run)
+    # Nor where the path of its data is written in another way.
+    twisted = f"{run}/../d.csv"
+    line = refuse(3, "evaluate", run, "--data", twisted)
+    assert "the run was trained on it, and it has no 'test' split" in line
     _, out, _ = run_command("evaluate", run, "--split", "validation", "--json")
     result = json.loads(out)
     assert result["chose_checkpoint"]
@@ -578,6 +600,19 @@ def stop_prediction(command, journal, number, stdin=None):
             raise
         err = process.stderr.read()
     return process.returncode, err
+
+
+def test_a_file_of_which_no_row_can_be_read_is_an_error(refuse, tiny_run, tmp_path, capfd):
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes("text\nGröße\nÄrger\n".encode("latin-1"))
+    with pytest.raises(SystemExit) as caught:
+        main(["predict", str(tiny_run), "--input", str(source), "--output", str(target)])
+    assert caught.value.code == 3
+    err = capfd.readouterr().err
+    assert f"2 rows cannot be read; their label is empty, listed in {target}.rejects.jsonl" in err
+    line = err.strip().splitlines()[-1]
+    assert line.startswith(f"textlora: {source}: no row can be read; the first: {source}:2: byte")
+    assert "name another (predict: --encoding, elsewhere" in line
 
 
 def test_a_stopped_prediction_says_how_it_goes_on(tiny_run, tmp_path):

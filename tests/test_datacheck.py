@@ -168,3 +168,13 @@ def test_good_texts_are_left_alone():
     for text in ("naïve café — “quotes”", "日本語", "a < b & c > d", "R&D; then more", "😀 ok"):
         assert not is_misread(text)
         assert not has_markup(text)
+
+
+def test_names_that_no_row_has_are_told(tmp_path):
+    rows = [(f"text number {i}", 1 + i % 2) for i in range(40)]
+    path = write_csv(tmp_path / "a.csv", rows)
+    settings = DataSettings(source=str(path), label_names=("billing", "delivery", "other"))
+    found = check_splits(str(path), read_splits(settings, tolerant=True), 512)
+    (finding,) = [item for item in found.findings if "without a row" in item.what]
+    assert (finding.count, finding.examples) == (1, ("billing",))
+    assert "count from 0" in finding.advice

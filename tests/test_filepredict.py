@@ -272,7 +272,10 @@ def test_bad_rows_keep_their_place_and_are_listed_with_the_reason(predictor, tmp
     assert (summary.rows, summary.empty) == (len(rows), empty)
     assert summary.unreadable == len(reasons) - empty
     assert summary.rejects == str(tmp_path / "out.csv.rejects.jsonl")
-    assert "rows cannot be read" in " ".join(summary.explain())
+    told = " ".join(summary.explain())
+    assert "rows cannot be read" in told
+    line = next(line for line, reason in reasons.items() if reason != "no text")
+    assert f"; the first: {source}:{line}: " in told
 
 
 @pytest.mark.parametrize("kind", BAD)
@@ -356,6 +359,37 @@ def test_folders_and_patterns_are_read_in_the_order_of_their_names(predictor, tm
     for name in (tmp_path / "nothing", tmp_path / "*.doc"):
         with pytest.raises(DataError, match="has no files|no file has such a name"):
             find_inputs([str(name)])
+
+
+def test_an_output_in_the_folder_of_the_input_is_no_input(predictor, tmp_path):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    write_input(folder / "a.csv", [*TEXTS, ""])
+    target = folder / "labelled.csv"
+    outputs = (target, folder / "labelled.csv.rejects.jsonl")
+    first = predict_files(predictor, find_inputs([str(folder)], outputs), target)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "a.csv", "labelled.csv", "labelled.csv.rejects.jsonl",
+    ]  # fmt: skip
+    again = predict_files(predictor, find_inputs([str(folder)], outputs), target)
+    assert again.rows == first.rows == len(TEXTS) + 1
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "mine.jsonl", "mine.parquet", "mine.csv.gz"])
+def test_a_file_that_holds_no_predictions_is_not_replaced(predictor, tmp_path, name):
+    source, mine = write_input(tmp_path / "in.csv", TEXTS), tmp_path / name
+    if name == "mine.parquet":
+        pq.write_table(pa.table({"text": TEXTS}), mine)
+    else:
+        content = b"text,label\na,b\n" if "csv" in name else b'{"text": "a"}\n'
+        mine.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    before = mine.read_bytes()
+    with pytest.raises(DataError, match=rf"{name}: exists and holds no predictions; name another"):
+        predict_file(predictor, source, mine)
+    assert mine.read_bytes() == before
+    mine.unlink()
+    predict_file(predictor, source, mine)
+    predict_file(predictor, source, mine)  # an older output is
 
 
 # A command that was killed goes on; the bytes are those of one that was not.

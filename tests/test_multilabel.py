@@ -201,6 +201,8 @@ def test_a_separator_that_is_not_set_or_not_used_is_told(tmp_path, refuse, capfd
     out = capfd.readouterr().out
     assert "labels that look like several in one" in out
     assert "if '|' stands between labels, set data.label_separator='|'" in out
+    joined = {"|".join(labels) for _, labels in TRAIN[:64] if len(labels) > 1}
+    assert f"labels that look like several in one: {len(joined)};" in out
     line = refuse(2, "train", "--data", tmp_path / "piped.csv", "--out", tmp_path / "run",
                   "--set", 'data.label_separator="|"')  # fmt: skip
     assert "data.label_separator: is for data.multi_label=true; set both or neither" in line

@@ -164,6 +164,16 @@ def test_several_runs_stand_side_by_side_with_a_paired_test(run, tiny_run, tmp_p
     assert "measured on other texts" in page
 
 
+def test_a_file_of_somebody_else_is_no_place_for_a_page(tiny_run, tmp_path):
+    mine = tmp_path / "mine.csv"
+    mine.write_text("text,label\na,b\n")
+    with pytest.raises(TextloraError, match=r"mine.csv: exists and is no page; name another --out"):
+        write_report([tiny_run], "test", mine)
+    assert mine.read_text() == "text,label\na,b\n"
+    page = write_report([tiny_run], "test", tmp_path / "page.html")
+    assert write_report([tiny_run], "test", page) == page  # an older page is
+
+
 def add_check(run, *, example="train.csv:7: [sport] a text"):
     facts = (SplitFacts("train", 240, {"sport": 200, "money": 40}, None),)
     finding = Finding("warning", "train", "texts of one word", 12, "check the column", (example,))

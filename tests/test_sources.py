@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from textlora.columns import find_text_columns
-from textlora.errors import DataError
-from textlora.settings import DataSettings
+from textlora.errors import DataError, SettingsError
+from textlora.settings import DataSettings, load_recipe
 from textlora.sources import read_splits
 
 AG_NEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")
@@ -291,12 +291,27 @@ def test_json_labels_may_be_numbers_or_truth_values(tmp_path):
     assert read(path)["train"].labels == ["0", "True"]
 
 
-@pytest.mark.parametrize("label", ["", "   ", "2", "-1"])
+@pytest.mark.parametrize("label", ["", "   ", "-1"])
 def test_a_row_without_a_usable_label_is_refused_with_its_line(label, tmp_path):
     path = save_csv(tmp_path / "train.csv", ("text", "label"), ("a\nb", "0"), ("c", label))
     refuse(
         tmp_path, f"{path}:4: no label", repr(label), "label this row", label_names=("no", "yes")
     )
+
+
+def test_a_number_behind_the_last_name_says_what_names_there_are(tmp_path):
+    path = save_csv(tmp_path / "train.csv", ("text", "label"), ("a", "1"), ("b", "2"))
+    refuse(tmp_path, f"{path}:3: label 2 has no name: there are 2 names, for 0 to 1",
+           label_names=("no", "yes"))  # fmt: skip
+    path.write_text("text,label\na," + "9" * 5_000 + "\n")
+    refuse(tmp_path, "train.csv:2: label 99999999999999999999 has no name", label_names=("n", "y"))
+
+
+def test_one_column_may_be_named_without_a_list(tmp_path):
+    recipe = load_recipe("quickstart", ["data.text_columns=subject", "data.slice_columns=team"])
+    assert (recipe.data.text_columns, recipe.data.slice_columns) == (("subject",), ("team",))
+    with pytest.raises(SettingsError, match=r'data.label_names: give a list, such as \["a", "b"'):
+        load_recipe("quickstart", ["data.label_names=World"])
 
 
 @pytest.mark.parametrize("label", ["[]", '["x"]'])

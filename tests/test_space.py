@@ -144,3 +144,14 @@ def test_a_sweep_starts_from_the_recipe_where_the_space_has_it(read):
     assert read('"adapter.rank" = { low = 9, high = 10 }').find_start(RECIPE) is None
     assert read('"adapter.rank" = { low = 1, high = 9, step = 4 }').find_start(RECIPE) is None
     json.dumps(inside.describe())
+
+
+def test_what_is_fixed_is_not_searched():
+    space = load_space("default", load_recipe("quickstart"))
+    names = [dimension.name for dimension in space.dimensions]
+    left = space.fix(["training.epochs", "data.source"])
+    assert [dimension.name for dimension in left.dimensions] == [
+        name for name in names if name != "training.epochs"
+    ]
+    with pytest.raises(SettingsError, match="leaves nothing of the space to search"):
+        space.fix(names)

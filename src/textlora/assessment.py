@@ -23,6 +23,7 @@ from textlora.history import StepRecord
 from textlora.predictor import Predictor
 from textlora.rundir import read_manifest
 from textlora.settings import DataSettings
+from textlora.sources import is_same_source
 
 _HELD = ("train", "validation")  # parts that a split of other data would draw anew
 
@@ -60,7 +61,7 @@ def assess_split(run: Path, predictor: Predictor, settings: DataSettings, split:
     """
     _check_task(predictor, settings)
     own: LabelledTexts | DataError
-    if settings.source == predictor.recipe.data.source:
+    if is_same_source(settings.source, predictor.recipe.data.source):
         own, known_as = load_labelled_texts(settings), split
         examples = _find_part(own, settings.source, split, predictor.labels)
         own = _renumber(own, predictor.labels)
@@ -87,7 +88,7 @@ def load_examples(predictor: Predictor, settings: DataSettings, split: str) -> E
     Raises:  DataError for data or a split that is not there.
     """
     _check_task(predictor, settings)
-    if settings.source == predictor.recipe.data.source:
+    if is_same_source(settings.source, predictor.recipe.data.source):
         texts = load_labelled_texts(settings)
         return _find_part(texts, settings.source, split, predictor.labels)
     return load_split(settings, split, predictor.labels)
@@ -210,8 +211,8 @@ def _find_part(texts: LabelledTexts, source: str, split: str, labels: tuple[str,
     part = parts.get(split)
     if part is None:
         raise DataError(
-            f"{source}: the data of this run has no {split!r} split; "
-            "give labelled texts with --data, or --split validation"
+            f"{source}: the run was trained on it, and it has no {split!r} split; "
+            "measure --split validation, or give other labelled texts with --data"
         )
     try:
         return part.renumber(texts.labels, labels)

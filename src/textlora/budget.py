@@ -13,7 +13,7 @@ from typing import Any
 from textlora import encoder, encoderfiles
 from textlora.adapters import AdapterPlan, find_matrices, plan_adapter
 from textlora.errors import SettingsError
-from textlora.settings import MAX_ALPHA, AdapterSettings, Matrix, Recipe
+from textlora.settings import MAX_ALPHA, AdapterSettings, Matrix, Recipe, list_names
 
 _USEFUL_RANK = 2  # a choice, not measured: below it, fewer matrices (docs/decisions.md)
 # From the widest set to the smallest.
@@ -109,7 +109,7 @@ def refuse_chosen(recipe: Recipe, assignments: Sequence[str]) -> None:
 
     Raises:  SettingsError naming it.
     """
-    names = [assignment.partition("=")[0].strip() for assignment in assignments]
+    names = list_names(assignments)
     for name in _CHOSEN:
         if name in names:
             raise SettingsError(

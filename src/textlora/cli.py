@@ -10,12 +10,14 @@ import shlex
 import signal
 import sys
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from textlora import datacommands, predictcommands, scorecommands, traincommands
 from textlora.errors import TextloraError, UnfinishedError
+
+_INTERRUPTED = 130  # of a shell: 128 and the number of the signal
 
 app = typer.Typer(
     name="textlora",
@@ -63,8 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     _accept_all_names()
     previous = signal.signal(signal.SIGTERM, _stop)
     try:
-        given = [word for word in words if word != "--debug"]
-        code = app(given, prog_name="textlora", standalone_mode=False)
+        code = _call([word for word in words if word != "--debug"])
     except TextloraError as error:
         code = _fail(f"{error}", error.exit_code, debug)
         if isinstance(error, UnfinishedError):
@@ -72,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     except typer.TyperException as error:
         code = _fail(_explain_usage(error), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort, _Stopped) as error:
-        code = _fail("stopped", 143 if isinstance(error, _Stopped) else 130, debug)
+        code = _fail("stopped", 143 if isinstance(error, _Stopped) else _INTERRUPTED, debug)
         if words[:1] in (["train"], ["predict"], ["sweep"]):
             print(f"continue with: {_format_command(words)}", file=sys.stderr)
     except BrokenPipeError:
@@ -85,6 +86,13 @@ def main(arguments: list[str] | None = None) -> None:
     finally:
         signal.signal(signal.SIGTERM, previous)
     sys.exit(code)
+
+
+def _call(words: list[str]) -> Any:
+    code = app(words, prog_name="textlora", standalone_mode=False)
+    if code == _INTERRUPTED:  # Typer has caught Ctrl-C and says nothing
+        raise KeyboardInterrupt
+    return code
 
 
 def _explain_usage(error: typer.TyperException) -> str:

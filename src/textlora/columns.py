@@ -9,6 +9,7 @@ from textlora.settings import DataSettings
 
 _TEXT_NAMES = ("text", "sentence", "content", "review", "headline", "message", "document")
 _TITLE_AND_BODY = (("title", "description"), ("title", "text"), ("title", "body"))
+_MAX_DIGITS = 12  # of a label that is a number; longer ones are behind every name too
 _LABEL_NAMES = ("label", "labels", "category", "class", "target", "topic", "intent", "sentiment")
 
 
@@ -105,7 +106,10 @@ def name_labels(
     for line, label in zip(lines, labels, strict=True):
         name = _name_label(label, names)
         if not name and not tolerant:
-            raise DataError(f"{where}:{line}: no label, got {label!r}; label this row or remove it")
+            raise DataError(
+                f"{where}:{line}: no label, got {label!r}; label this row or remove it, or where "
+                "texts have several labels or none set data.multi_label=true"
+            )
         converted.append(name)
     return converted
 
@@ -120,7 +124,7 @@ def find_label_fault(cell: Any, names: tuple[str, ...], settings: DataSettings) 
     """Why a cell cannot be read as a label, or set of labels; empty if it can."""
     if not settings.multi_label:
         if not isinstance(cell, list):
-            return ""
+            return _find_number_fault(cell, names)
         return (
             f"the label is a list, {cell!r:.80}; set data.multi_label=true for texts with several "
             "labels, or give one label a text"
@@ -133,7 +137,10 @@ def find_label_fault(cell: Any, names: tuple[str, ...], settings: DataSettings) 
             f"labels cannot be read, got {cell!r:.80}; give a list of names, or names with "
             f"{separator!r} between them"
         )
-    for name in (_name_element(element, names) for element in elements):
+    for element in elements:
+        name = _name_element(element, names)
+        if fault := _find_number_fault(element, names):
+            return fault
         if separator in name:
             return (
                 f"label {name!r} holds the separator {separator!r}; set data.label_separator to a "
@@ -152,13 +159,29 @@ def _name_element(element: Any, names: tuple[str, ...]) -> str:
 
 
 def _name_label(label: Any, names: tuple[str, ...]) -> str:
+    text = _write_label(label)
+    if text in names or not names or not text.removeprefix("-").isdecimal():
+        return text
+    number = int(text[:_MAX_DIGITS])
+    return names[number] if 0 <= number < len(names) else ""
+
+
+def _find_number_fault(label: Any, names: tuple[str, ...]) -> str:
+    """A number behind the last name; one below 0 says that the label is kept secret."""
+    text = _write_label(label)
+    if text in names or not names or not text.isdecimal() or _name_label(label, names):
+        return ""
+    return (
+        f"label {text:.20} has no name: there are {len(names)} names, for 0 to {len(names) - 1}; "
+        "see data.label_names"
+    )
+
+
+def _write_label(label: Any) -> str:
     if isinstance(label, float) and label.is_integer():
         label = int(label)  # a column of whole numbers that has gaps is read as floats
     missing = label is None or label != label  # the number that is none, in JSON lines too
-    text = "" if missing or isinstance(label, list | dict) else clean_label(str(label))
-    if text in names or not text.removeprefix("-").isdecimal() or not names:
-        return text
-    return names[int(text)] if 0 <= int(text) < len(names) else ""
+    return "" if missing or isinstance(label, list | dict) else clean_label(str(label))
 
 
 def find_text_fault(values: Iterable[Any]) -> str:

@@ -18,6 +18,7 @@ from textlora.rundir import ADAPTER, find_classifier, read_manifest
 from textlora.seeds import compare_seeds
 from textlora.settings import DataSettings
 from textlora.significance import Paired, compare_answers
+from textlora.sources import is_same_source
 from textlora.tasks import MultiLabel
 
 _MAX_EXAMPLES = 20  # of each kind of flip
@@ -148,7 +149,7 @@ def _compare_repeats(
     first: Path, second: Path, settings: DataSettings, one: Predictor, split: str
 ) -> str | None:
     """Only of the data that both were trained on: their figures are about that."""
-    if settings.source != one.recipe.data.source:
+    if not is_same_source(settings.source, one.recipe.data.source):
         return None
     found = compare_seeds(first, second, split)
     return None if found is None else found.describe()

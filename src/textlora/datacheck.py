@@ -18,7 +18,7 @@ from textlora.cleaning import clean_text
 from textlora.data import load_labelled_texts
 from textlora.errors import DataError
 from textlora.findings import DataCheck, Finding, Lengths, Severity, SplitFacts
-from textlora.labelsets import find_separator, read_list
+from textlora.labelsets import find_separator, read_list, split_labels
 from textlora.settings import DataSettings
 from textlora.sources import RawSplit
 
@@ -164,9 +164,15 @@ def _check_labels(split: _Split, facts: SplitFacts) -> Iterator[Finding]:
     listed = ", ".join(f"{form!r} for {first!r}" for form, first in list(variants.items())[:3])
     advice = f"they would be classes of their own ({listed}); --fix unifies them"
     yield from split.report("warning", "labels that differ by case or spaces", places, advice)
-    if advice := _advise_several(counts, facts.is_multi_label):
-        yield Finding("warning", split.name, "labels that look like several in one", len(counts),
-                      advice, tuple(list(counts)[:_MAX_EXAMPLES]))  # fmt: skip
+    several, advice = _find_several(counts, facts.is_multi_label)
+    if several:
+        yield Finding("warning", split.name, "labels that look like several in one", len(several),
+                      advice, tuple(several[:_MAX_EXAMPLES]))  # fmt: skip
+    unused = [name for name in split.part.order if name not in counts]
+    if split.name == "train" and unused and counts:
+        yield Finding("warning", "train", "names of labels without a row", len(unused),
+                      "nothing is learned about them; names of numbers count from 0",
+                      tuple(unused[:_MAX_EXAMPLES]))  # fmt: skip
     if split.name == "train" and counts and _looks_confused(counts, facts.rows):
         yield Finding("error", split.name, "different labels, nearly one for each row", len(counts),
                       "text and label columns may be exchanged; name them with data.text_columns "
@@ -179,16 +185,19 @@ def _check_labels(split: _Split, facts: SplitFacts) -> Iterator[Finding]:
         yield from _check_counts(dict(meant.most_common()))
 
 
-def _advise_several(labels: Iterable[str], is_multi_label: bool) -> str:
+def _find_several(labels: Iterable[str], is_multi_label: bool) -> tuple[list[str], str]:
+    """Labels that look like several, and the settings that take them apart."""
+    listed = [label for label in labels if len(read_list(label) or ()) > 1]
+    if listed and not is_multi_label:
+        return listed, "if a text may have several labels, set data.multi_label=true"
     separator = find_separator(labels)
+    if not separator:
+        return [], ""
+    joined = [label for label in labels if len(split_labels(label, separator)) > 1]
     setting = f"data.label_separator={separator!r}"
     if is_multi_label:
-        return f"if {separator!r} stands between labels, set {setting}" if separator else ""
-    if any(len(read_list(label) or ()) > 1 for label in labels):
-        return "if a text may have several labels, set data.multi_label=true"
-    if separator:
-        return f"if a text may have several labels, set data.multi_label=true and {setting}"
-    return ""
+        return joined, f"if {separator!r} stands between labels, set {setting}"
+    return joined, f"if a text may have several labels, set data.multi_label=true and {setting}"
 
 
 def _looks_confused(counts: dict[str, int], rows: int) -> bool:

@@ -1,5 +1,6 @@
 """The commands check and audit: labelled texts before they are trained on."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -94,4 +95,7 @@ def audit(
         f"{len(doubtful):,} of {len(examples.texts):,} labels are doubtful, {accepted:,} accepted"
     )
     print(f"review        {out}: write keep, change, drop or a label into the column action, then")
-    print(f"              textlora train --data {data} --corrections {out}")
+    words = ["textlora", "train", "--recipe", recipe, "--data", data, "--corrections", f"{out}"]
+    words += [] if model is None else ["--model", model]
+    words += [word for setting in settings or () for word in ("--set", setting)]
+    print(f"              {shlex.join(words)} --out runs/corrected")

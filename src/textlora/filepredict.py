@@ -21,14 +21,14 @@ from textlora.chunkfile import ChunkFile, StreamFile, name_rejects, open_output
 from textlora.errors import DataError, UnfinishedError
 from textlora.files import MANIFEST, flush_file
 from textlora.filesummary import FileSummary, count_rows, summarize_output
-from textlora.inputs import Input, InputRow
+from textlora.inputs import NO_TEXT, Input, InputRow
 from textlora.interrupts import StopRequest
 from textlora.layout import FileOptions, Layout
 from textlora.predictor import Answer, Predictor, Probabilities
 from textlora.progress import Reporter
 from textlora.rowencoder import RowEncoder
 from textlora.rundir import RUN_FILES
-from textlora.tables import find_format
+from textlora.tables import find_format, read_rows
 from textlora.textstream import STREAM
 
 # Sources, options, numbers of the chunks that are there: to numbers and answers of the others.
@@ -73,6 +73,7 @@ def predict_files(
         options, usual_columns=trained.text_columns, repair_entities=trained.repair_entities
     )
     _check_places(sources, target, options)
+    refuse_foreign(target)
     rows = open_input(sources, options)
     chunk = rows.read_chunk()
     if not chunk:
@@ -83,7 +84,7 @@ def predict_files(
     encoder = RowEncoder(
         target, layout.columns, stream_format=options.stream_format, csv_safe=options.csv_safe
     )
-    begin = time.perf_counter()
+    begin, fault = time.perf_counter(), ""
     key = _describe(predictor, rows, options)
     # A stop is granted between two batches; a pipe that says nothing would never let it come.
     stop = StopRequest(at_once=STREAM in sources)
@@ -104,6 +105,7 @@ def predict_files(
                 if not chunk:
                     break
                 layout.look(chunk)
+                fault = fault or _find_fault(chunk)
                 origin = _fingerprint(chunk) if STREAM in sources else ""
                 if shards.is_mine(number, options.shard) and out.is_due(number, origin):
                     answers = answerer.answer(number, chunk)
@@ -116,7 +118,8 @@ def predict_files(
                 stop.check()
         if isinstance(out, ChunkFile):
             _finish(out, encoder, target, rows, options, key)
-    return summarize_output(out, resumed, time.perf_counter() - begin, target, options, layout)
+    seconds = time.perf_counter() - begin
+    return summarize_output(out, resumed, seconds, target, options, layout, fault)
 
 
 class _Answers:
@@ -171,6 +174,23 @@ def _check_places(sources: list[Path], target: Path, options: FileOptions) -> No
         raise DataError(f"{options.rejects}: bad rows are JSON lines; name a .jsonl with --rejects")
 
 
+def refuse_foreign(target: Path) -> None:
+    """See that a file which an output would replace is an older output.
+
+    Raises:  DataError if it is not.
+    """
+    if target == STREAM or not target.is_file() or not target.stat().st_size:
+        return
+    if find_format(target) == "txt":
+        return  # a line of it could be a label or a text
+    try:
+        first = next(read_rows(target, tolerant=True), None)
+    except DataError:
+        first = None
+    if first is None or not {"Label", "LabelText", "Confidence"} <= first.values.keys():
+        raise DataError(f"{target}: exists and holds no predictions; name another --output")
+
+
 def _prepare(out: ChunkFile | StreamFile, encoder: RowEncoder) -> None:
     """The header, as a chunk of its own, or the types of the rows that are there."""
     if isinstance(out, ChunkFile) and out.chunks:
@@ -178,6 +198,11 @@ def _prepare(out: ChunkFile | StreamFile, encoder: RowEncoder) -> None:
             encoder.adopt(content)
     else:
         out.append(shards.HEADER, encoder.encode_header(), b"", {})
+
+
+def _find_fault(chunk: list[InputRow]) -> str:
+    bad = (item for item in chunk if item.fault and item.fault != NO_TEXT)
+    return next((f"{item.source}:{item.row.line}: {item.fault}" for item in bad), "")
 
 
 def _format_reject(item: InputRow) -> str:

@@ -14,11 +14,11 @@ from textlora.predictor import Answer
 class FileSummary:
     """What happened to a file; every row of the input is a row of the output.
 
-    `empty` rows have no text and `unreadable` ones cannot be read: both have no label, and are
-    listed in `rejects`. `unsure` rows have a label below the confidence asked for, which was left
-    out. `resumed` rows were answered by an earlier process; the rate is that of the others.
-    `left_out` has the first ten columns that were to be kept and come only after the first rows of
-    a table.
+    `empty` rows have no text and `unreadable` ones cannot be read, the first that was met because
+    of `first_fault`: both have no label, and are listed in `rejects`. `unsure` rows have a label
+    below the confidence asked for, which was left out. `resumed` rows were answered by an earlier
+    process; the rate is that of the others. `left_out` has the first ten columns that were to be
+    kept and come only after the first rows of a table.
     """
 
     rows: int
@@ -30,16 +30,17 @@ class FileSummary:
     seconds: float
     rows_per_second: float
     rejects: str | None
+    first_fault: str
     left_out: list[str]
 
     def explain(self) -> list[str]:
         """What a user should know, a line each."""
         listed = f", listed in {self.rejects}" if self.rejects else ""
+        first = f"; the first: {self.first_fault}" if self.first_fault else ""
         notes = {
             f"{self.empty:,} rows have no text; their label is empty{listed}": self.empty,
-            f"{self.unreadable:,} rows cannot be read; their label is empty{listed}": (
-                self.unreadable
-            ),
+            f"{self.unreadable:,} rows cannot be read; their label is empty{listed}"
+            f"{first}": self.unreadable,
             f"{self.truncated:,} texts are longer than the model reads and were cut "
             "(--mark-truncated shows which)": self.truncated,
             f"{self.unsure:,} rows have a label below --min-confidence, which is left out": (
@@ -73,6 +74,7 @@ def summarize_output(
     target: Path,
     options: FileOptions,
     layout: Layout,
+    first_fault: str,
 ) -> FileSummary:
     """All chunks together; `seconds` is the time of those that are new."""
     counts = out.counts
@@ -84,5 +86,6 @@ def summarize_output(
         seconds=round(seconds, 3),
         rows_per_second=round((counts["rows"] - resumed) / seconds, 2),
         rejects=str(rejects) if bad and rejects else None,
+        first_fault=first_fault,
         left_out=layout.late,
     )

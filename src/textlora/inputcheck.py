@@ -113,9 +113,9 @@ def check_texts(texts: Iterable[str]) -> list[str]:
         kind = type(texts).__name__
         raise DataError(f"texts: {kind} given; give a list of texts, of a table one column")
     checked = list(texts)
-    wrong = next((text for text in checked if not isinstance(text, str)), None)
-    if wrong is not None:
-        raise DataError(f"texts: {wrong!r:.40} is not a string; give a list of texts")
+    for text in checked:
+        if not isinstance(text, str):
+            raise DataError(f"texts: {text!r:.40} is not a string; give a list of texts")
     return checked
 
 

@@ -5,7 +5,7 @@ the output.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from glob import glob
 from itertools import islice
@@ -101,16 +101,20 @@ class Input:
         return text, "" if left else NO_TEXT
 
 
-def find_inputs(names: list[str]) -> list[Path]:
+def find_inputs(names: list[str], outputs: Collection[Path] = ()) -> list[Path]:
     """The files that paths, folders and patterns such as `parts/*.csv` stand for, sorted by name.
+
+    A folder may hold `outputs` of an earlier run of the same command; they are left out.
 
     Raises:  DataError for a name that stands for nothing.
     """
     found: list[Path] = []
+    own = {path.resolve() for path in outputs}
     for name in names:
         path = Path(name)
         if path.is_dir():
             files = [p for p in sorted(path.iterdir()) if p.is_file() and p.name[0] != "."]
+            files = [p for p in files if p.resolve() not in own]
             if not files:
                 raise DataError(f"{path}: has no files; name a folder with {', '.join(SUFFIXES)}")
             found += files

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from textlora.errors import SettingsError
+from textlora.errors import DataError, SettingsError
 from textlora.options import BackendOption, JsonOption, print_json
 from textlora.progress import Reporter
 
@@ -75,7 +75,8 @@ def predict(
 ) -> None:
     """Classify every text of files; without --input, a few example texts."""
     from textlora import shards
-    from textlora.filepredict import predict_files
+    from textlora.chunkfile import name_rejects
+    from textlora.filepredict import predict_files, refuse_foreign
     from textlora.inputs import find_inputs
     from textlora.layout import FileOptions
     from textlora.predictor import Predictor
@@ -98,8 +99,10 @@ def predict(
         raise SettingsError("--input: missing for --merge; name the shards")
     if target is None:
         raise SettingsError(f"--output: missing for --input {sources[0]}; name the file to write")
-    report, found = Reporter(quiet=as_json), find_inputs(sources)
+    report = Reporter(quiet=as_json)
+    found = find_inputs(sources, (target, rejects or name_rejects(target)))
     if merge:
+        refuse_foreign(target)
         merged = shards.merge_shards(found, target)
         _print_written(target, merged.rows, merged, as_json)
         return
@@ -126,6 +129,8 @@ def predict(
     summary = predict_files(predictor, found, target, options, report, workers)
     for message in summary.explain():
         report.say(message)
+    if summary.unreadable == summary.rows:
+        raise DataError(f"{found[0]}: no row can be read; the first: {summary.first_fault}")
     _print_written(target, summary.rows, summary, as_json)
 
 

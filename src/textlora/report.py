@@ -38,6 +38,7 @@ from textlora.significance import compare_answers
 
 _MAX_MISTAKES = 400  # with 400 characters each: less than 2 MB also for several runs
 _MAX_CHARS = 400
+_START = b"<!doctype html>"
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def write_report(runs: Sequence[Path], split: str, out: Path) -> Path:
     Raises:  ModelError for a run without figures on that split; TextloraError if `out` cannot be
     written.
     """
+    _refuse_foreign(out)
     answers = [read_answers(run, split) for run in runs]
     views = [_view(run, split, found) for run, found in zip(runs, answers, strict=True)]
     title = f"{views[0].name}: {split}" if len(views) == 1 else f"{len(views)} classifiers: {split}"
@@ -104,6 +106,16 @@ def write_report(runs: Sequence[Path], split: str, out: Path) -> Path:
         reason = error.strerror or error
         raise TextloraError(f"{out}: cannot be written ({reason}); name another --out") from None
     return out
+
+
+def _refuse_foreign(out: Path) -> None:
+    try:
+        with out.open("rb") as stream:
+            start = stream.read(len(_START))
+    except OSError:
+        return  # not there, or no file: told when it is written
+    if start and start.lower() != _START:
+        raise TextloraError(f"{out}: exists and is no page; name another --out")
 
 
 def _render(**values: object) -> str:

@@ -251,10 +251,17 @@ def read_manifest(run: Path) -> Manifest:
     """
     path = find_classifier(run) / MANIFEST
     if not run.is_dir():
-        raise ModelError(f"{run}: no such run folder; train one with textlora train --out {run}")
+        raise ModelError(
+            f"{run}: no such run folder; check the path, or train one with "
+            f"textlora train --recipe quickstart --data YOUR.csv --out {run}"
+        )
     if not path.is_file():
-        what = "training was not finished" if (run / CHECKPOINTS).is_dir() else "not a run folder"
-        raise ModelError(f"{run}: {what} (no {MANIFEST}); run textlora train --out {run}")
+        if (run / CHECKPOINTS).is_dir():
+            raise ModelError(
+                f"{run}: training was not finished (no {MANIFEST}); run its command train again, "
+                "it continues"
+            )
+        raise ModelError(f"{run}: not a run folder (no {MANIFEST}); name what train has written")
     try:
         values = json.loads(path.read_text("utf-8"))
         if values["format_version"] != FORMAT_VERSION:

@@ -220,7 +220,7 @@ def show_repeats(repeats: Repeats) -> None:
 
 def show_explanation(explanation: Explanation) -> None:
     """Print the answer, and the words that weigh most, for and against."""
-    print_line(", ".join(describe_answer(explanation.prediction)))
+    print_line(", ".join(filter(None, describe_answer(explanation.prediction))))
     ordered = sorted(explanation.words, key=lambda item: -abs(item.weight))[:_MAX_WORDS]
     if explanation.prediction.truncated:
         print_line("the text was cut: words behind the cut were not read and weigh nothing")

@@ -79,6 +79,11 @@ class DataSettings(_Section):
         0, ge=0
     )  # 0 = all; else a seeded random sample of the training rows
 
+    @field_validator("text_columns", "slice_columns", mode="before")
+    @classmethod
+    def _read_columns(cls, names: Any) -> Any:
+        return (names,) if isinstance(names, str) else names
+
     @field_validator("label_separator")
     @classmethod
     def _check_separator(cls, separator: str, info: ValidationInfo) -> str:
@@ -221,6 +226,11 @@ def load_recipe(name: str, assignments: Iterable[str] = (), **flags: str | None)
     return parse_recipe(values, where=f"recipe {name!r}")
 
 
+def list_names(assignments: Iterable[str]) -> list[str]:
+    """The settings that are assigned, by their full names."""
+    return [assignment.partition("=")[0].strip() for assignment in assignments]
+
+
 def parse_recipe(values: dict[str, Any], where: str) -> Recipe:
     """Check nested settings and freeze them.
 
@@ -286,4 +296,6 @@ def _explain(problem: Any) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")  # of a check of ours
     if name == "adapter.variant" and (reason := _REFUSED.get(str(problem["input"]))):
         return f"{name}: {problem['input']} {reason}"
+    if problem["type"] == "tuple_type":
+        message = 'give a list, such as ["a", "b"]'
     return f"{name}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"

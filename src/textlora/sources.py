@@ -90,6 +90,14 @@ def read_splits(
     return {"train": _read_file(path, settings, tolerant)}
 
 
+def is_same_source(one: str, other: str) -> bool:
+    """Whether two sources are the same, or two ways to write the path of one."""
+    if one == other:
+        return True
+    paths = [expand_home(source) for source in (one, other)]
+    return all(path.exists() for path in paths) and paths[0].samefile(paths[1])
+
+
 def _read_hub(
     name: str, settings: DataSettings, tolerant: bool, only: Collection[str]
 ) -> dict[str, RawSplit]:

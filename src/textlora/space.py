@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -111,6 +111,16 @@ class Space:
     def describe(self) -> dict[str, dict[str, Any]]:
         """Setting -> range or choices."""
         return {dimension.name: dimension.describe() for dimension in self.dimensions}
+
+    def fix(self, names: Collection[str]) -> "Space":
+        """The space without these settings, which stay as the recipe has them.
+
+        Raises:  SettingsError if nothing is left.
+        """
+        left = tuple(item for item in self.dimensions if item.name not in names)
+        if not left:
+            raise SettingsError("--set: leaves nothing of the space to search; name less")
+        return Space(left)
 
     def list_all(self) -> list[dict[str, Any]] | None:
         """Everything that the space combines; None where that is too much to count."""

@@ -100,7 +100,10 @@ def find_undecoded(text: str) -> str:
     if found is None:
         return ""
     byte = ord(found.group()) - 0xDC00
-    return f"byte 0x{byte:02x} is not of the file's encoding; name another with --encoding"
+    return (
+        f"byte 0x{byte:02x} is not of the file's encoding; name another (predict: --encoding, "
+        "elsewhere: --set data.encoding=...)"
+    )
 
 
 def explain_encoding(path: Path, line: int, encoding: str, error: UnicodeDecodeError) -> str:

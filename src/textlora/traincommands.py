@@ -19,7 +19,7 @@ from textlora.options import (
     print_json,
 )
 from textlora.progress import Reporter
-from textlora.settings import Recipe, load_recipe
+from textlora.settings import Recipe, list_names, load_recipe
 
 _ASSUMED_LABELS = 4
 
@@ -202,7 +202,8 @@ def sweep(
     from textlora.sweep import run_sweep
 
     resolved = load_recipe(recipe, settings or (), data__source=data, model__name=model)
-    searched, report = load_space(space, resolved), Reporter(quiet=as_json)
+    searched = load_space(space, resolved).fix(list_names(settings or ()))
+    report = Reporter(quiet=as_json)
     # Without the test split: what is not read can choose nothing.
     parts = read_splits(resolved.data, only=("train", "validation"))
     texts = load_labelled_texts(resolved.data, parts)
