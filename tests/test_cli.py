@@ -729,7 +729,10 @@ def test_labels_are_audited_reviewed_and_corrected(run_command, refuse, tiny_ber
     words = ["audit", source, "--model", tiny_bert, "--out", review, "--accept-above", "0.3"]
     code, out, err = run_command(*words)
     assert (code, err) == (0, "")
-    assert f"textlora train --data {source} --corrections {review}" in out
+    command = (
+        f"train --recipe quickstart --data {source} --corrections {review} --model {tiny_bert}"
+    )
+    assert f"textlora {command} --out runs/corrected" in out
     # Which labels a random encoder doubts is chance; that they stand where it says is not.
     for row in read_rows(review):
         text, label = rows[int(row.values["line"]) - 2]

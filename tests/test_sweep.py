@@ -493,3 +493,17 @@ def test_without_optuna_the_command_to_install_it_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(SettingsError, match=r"pip install 'textlora\[sweep\]'"):
         importlib.import_module("textlora.sweep")
+
+
+def test_what_is_set_is_not_searched_in_the_space_that_ships(place, tmp_path):
+    words = ["sweep", "--recipe", "quickstart", "--data", str(place.data), "--model",
+             str(place.model), "--trials", "1", "--out", str(tmp_path / "sweep"),
+             "--set", "training.epochs=0.5", "--set", "adapter.rank=3"]  # fmt: skip
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert not caught.value.code
+    best = load_recipe(str(tmp_path / "sweep" / "best.toml"))
+    assert (best.training.epochs, best.adapter.rank) == (0.5, 3)
+    table = (tmp_path / "sweep" / "trials.csv").read_text().splitlines()[0]
+    assert "training.learning_rate" in table
+    assert "training.epochs" not in table

@@ -21,7 +21,7 @@ from typing import Any
 from textlora.errors import SettingsError
 from textlora.settings import Recipe, parse_recipe
 
-_SHIPPED = "default"
+DEFAULT_SPACE = "default"
 _COUNTABLE = 10_000  # combinations, above which a search does not come to their end
 _RANGE_KEYS = {"low", "high", "log", "step"}
 _EXAMPLE = "{ low = 1, high = 8 }, with log or step, or { choices = [...] }"
@@ -191,8 +191,8 @@ def change_recipe(recipe: Recipe, values: Mapping[str, Any], where: str) -> Reci
 
 def _read_toml(name: str) -> dict[str, Any]:
     try:
-        if name == _SHIPPED:
-            file = resources.files("textlora") / "spaces" / f"{_SHIPPED}.toml"
+        if name == DEFAULT_SPACE:
+            file = resources.files("textlora") / "spaces" / f"{DEFAULT_SPACE}.toml"
             return tomllib.loads(file.read_text("utf-8"))
         return tomllib.loads(Path(name).read_text("utf-8-sig"))
     except FileNotFoundError:

@@ -198,12 +198,13 @@ def sweep(
     """Search for settings on validation texts; the best recipe is written, ready to train."""
     from textlora.data import load_labelled_texts
     from textlora.sources import read_splits
-    from textlora.space import load_space
+    from textlora.space import DEFAULT_SPACE, load_space
     from textlora.sweep import run_sweep
 
     resolved = load_recipe(recipe, settings or (), data__source=data, model__name=model)
-    searched = load_space(space, resolved).fix(list_names(settings or ()))
-    report = Reporter(quiet=as_json)
+    searched, report = load_space(space, resolved), Reporter(quiet=as_json)
+    if space == DEFAULT_SPACE:  # a file of the user's own says what it searches
+        searched = searched.fix(list_names(settings or ()))
     # Without the test split: what is not read can choose nothing.
     parts = read_splits(resolved.data, only=("train", "validation"))
     texts = load_labelled_texts(resolved.data, parts)
