@@ -2,16 +2,20 @@ import json
 import shutil
 import struct
 
+import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import save_encoder
+from conftest import SIZES, make_rows, save_encoder, save_tokenizer
 from safetensors.torch import load_file
 from transformers import RobertaConfig
 
 from textlora import encoder, encoderfiles
+from textlora.batching import tokenize
+from textlora.engine import Engine
 from textlora.errors import ModelError
 from textlora.settings import ModelSettings
+from textlora.torchbackend import compute_logits
 
 LABELS = ("yes", "no")
 
@@ -230,3 +234,37 @@ def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path, tiny_bert):
     path.write_text(json.dumps({k: v for k, v in values.items() if k != "pad_token"}))
     with pytest.raises(ModelError, match="no padding token"):
         encoder.load_tokenizer(folder, "bert")
+
+
+def save_known(folder, kind):
+    """A tiny encoder of one of the kinds that are taken, with a tokenizer."""
+    more = {
+        "distilbert": {"n_layers": 2, "dim": 32, "n_heads": 2, "hidden_dim": 64},
+        "longformer": {"attention_window": [8, 8]},
+        "electra": {"embedding_size": 16},
+        "roformer": {"embedding_size": 32},
+        "mobilebert": {"true_hidden_size": 32, "intra_bottleneck_size": 32, "embedding_size": 32},
+        "rembert": {"input_embedding_size": 32, "output_embedding_size": 32},
+        "modernbert": {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3},
+    }.get(kind, {})
+    sizes = {} if kind == "distilbert" else {**SIZES, "intermediate_size": 64}
+    config = transformers.AutoConfig.for_model(
+        kind, **sizes, **more, vocab_size=64, max_position_embeddings=66, pad_token_id=1,
+        initializer_range=0.1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    save_tokenizer(folder, 1)
+    return folder
+
+
+@pytest.mark.parametrize("kind", sorted(encoder.KNOWN))
+def test_a_known_encoder_answers_a_text_alike_whatever_stands_beside_it(kind, tmp_path):
+    folder = save_known(tmp_path / "encoder", kind)
+    model = encoder.load_encoder(locate(folder), LABELS).model.eval()
+    tokenizer = encoder.load_tokenizer(folder, kind)
+    engine = Engine(model, tokenizer.pad_token_id)
+    texts = [text for text, _ in make_rows(6, seed=1)]
+    alone = [compute_logits(engine, tokenize(tokenizer, [text], 64))[0] for text in texts]
+    beside = compute_logits(engine, tokenize(tokenizer, ["goal", *texts], 64))[1:]
+    assert np.abs(np.array(alone) - beside).max() < 1e-5

@@ -28,7 +28,7 @@ from textlora.settings import Head, ModelSettings, ProblemType
 
 # What was seen to train, and to answer a text alike whatever stands beside it: Nystromformer, YOSO,
 # ConvBERT and BigBird do not, others need more than text or have layers of other names.
-_KNOWN = {
+KNOWN = {
     "bert", "roberta", "mpnet", "distilbert", "electra", "deberta", "deberta-v2", "modernbert",
     "camembert", "data2vec-text", "ernie", "longformer", "megatron-bert", "mobilebert", "rembert",
     "roberta-prelayernorm", "roformer", "xlm-roberta", "xlm-roberta-xl",
@@ -79,10 +79,10 @@ def load_config(
         raise ModelError(
             f"model {files.name!r}: {shorten_message(error)}; give an encoder folder"
         ) from None
-    if config.model_type not in _KNOWN:
+    if config.model_type not in KNOWN:
         raise ModelError(
             f"model {files.name!r}: {config.model_type} is none of the encoders that textlora "
-            f"knows; choose one of {', '.join(sorted(_KNOWN))}"
+            f"knows; choose one of {', '.join(sorted(KNOWN))}"
         )
     for key, value in config.to_dict().items():
         # A file may write 0 for 0.0, and a rate that is None is that of another.
