@@ -375,13 +375,16 @@ def test_an_output_in_the_folder_of_the_input_is_no_input(predictor, tmp_path):
     assert again.rows == first.rows == len(TEXTS) + 1
 
 
-@pytest.mark.parametrize("name", ["mine.csv", "mine.jsonl", "mine.parquet", "mine.csv.gz"])
+@pytest.mark.parametrize(
+    "name", ["mine.csv", "mine.jsonl", "mine.parquet", "mine.csv.gz", "mine.txt"]
+)
 def test_a_file_that_holds_no_predictions_is_not_replaced(predictor, tmp_path, name):
     source, mine = write_input(tmp_path / "in.csv", TEXTS), tmp_path / name
     if name == "mine.parquet":
         pq.write_table(pa.table({"text": TEXTS}), mine)
     else:
-        content = b"text,label\na,b\n" if "csv" in name else b'{"text": "a"}\n'
+        lines = {"csv": b"text,label\na,b\n", "jsonl": b'{"text": "a"}\n', "txt": b"a b c\nd\n"}
+        content = lines[name.split(".")[1]]
         mine.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     before = mine.read_bytes()
     with pytest.raises(DataError, match=rf"{name}: exists and holds no predictions; name another"):

@@ -200,7 +200,7 @@ def test_a_separator_that_is_not_set_or_not_used_is_told(tmp_path, refuse, capfd
         main(["check", str(tmp_path / "piped.csv"), "--set", SETS])
     out = capfd.readouterr().out
     assert "labels that look like several in one" in out
-    assert "if '|' stands between labels, set data.label_separator='|'" in out
+    assert "if they are, set data.label_separator='|'" in out
     joined = {"|".join(labels) for _, labels in TRAIN[:64] if len(labels) > 1}
     assert f"labels that look like several in one: {len(joined)};" in out
     line = refuse(2, "train", "--data", tmp_path / "piped.csv", "--out", tmp_path / "run",
@@ -210,9 +210,7 @@ def test_a_separator_that_is_not_set_or_not_used_is_told(tmp_path, refuse, capfd
     write_sets(tmp_path / "lists.csv", [(text, [cell]) for text, cell in rows])
     with pytest.raises(SystemExit):
         main(["check", str(tmp_path / "lists.csv")])
-    assert "if a text may have several labels, set data.multi_label=true\n" in (
-        capfd.readouterr().out
-    )
+    assert "if they are, set data.multi_label=true\n" in (capfd.readouterr().out)
 
 
 def test_rows_of_ones_and_zeros_are_not_taken_for_labels(tmp_path):

@@ -18,7 +18,7 @@ from textlora.cleaning import clean_text
 from textlora.data import load_labelled_texts
 from textlora.errors import DataError
 from textlora.findings import DataCheck, Finding, Lengths, Severity, SplitFacts
-from textlora.labelsets import find_separator, read_list, split_labels
+from textlora.labelsets import find_joined
 from textlora.settings import DataSettings
 from textlora.sources import RawSplit
 
@@ -164,10 +164,13 @@ def _check_labels(split: _Split, facts: SplitFacts) -> Iterator[Finding]:
     listed = ", ".join(f"{form!r} for {first!r}" for form, first in list(variants.items())[:3])
     advice = f"they would be classes of their own ({listed}); --fix unifies them"
     yield from split.report("warning", "labels that differ by case or spaces", places, advice)
-    several, advice = _find_several(counts, facts.is_multi_label)
-    if several:
-        yield Finding("warning", split.name, "labels that look like several in one", len(several),
-                      advice, tuple(several[:_MAX_EXAMPLES]))  # fmt: skip
+    joined, separator = find_joined(counts)
+    missing = [] if facts.is_multi_label else ["data.multi_label=true"]
+    missing += [f"data.label_separator={separator!r}"] if separator else []
+    if joined and missing:
+        yield Finding("warning", split.name, "labels that look like several in one", len(joined),
+                      f"if they are, set {' and '.join(missing)}",
+                      tuple(joined[:_MAX_EXAMPLES]))  # fmt: skip
     unused = [name for name in split.part.order if name not in counts]
     if split.name == "train" and unused and counts:
         yield Finding("warning", "train", "names of labels without a row", len(unused),
@@ -183,21 +186,6 @@ def _check_labels(split: _Split, facts: SplitFacts) -> Iterator[Finding]:
         for label, count in counts.items():
             meant[variants.get(label, label)] += count
         yield from _check_counts(dict(meant.most_common()))
-
-
-def _find_several(labels: Iterable[str], is_multi_label: bool) -> tuple[list[str], str]:
-    """Labels that look like several, and the settings that take them apart."""
-    listed = [label for label in labels if len(read_list(label) or ()) > 1]
-    if listed and not is_multi_label:
-        return listed, "if a text may have several labels, set data.multi_label=true"
-    separator = find_separator(labels)
-    if not separator:
-        return [], ""
-    joined = [label for label in labels if len(split_labels(label, separator)) > 1]
-    setting = f"data.label_separator={separator!r}"
-    if is_multi_label:
-        return joined, f"if {separator!r} stands between labels, set {setting}"
-    return joined, f"if a text may have several labels, set data.multi_label=true and {setting}"
 
 
 def _looks_confused(counts: dict[str, int], rows: int) -> bool:

@@ -33,6 +33,7 @@ from textlora.textstream import STREAM
 
 # Sources, options, numbers of the chunks that are there: to numbers and answers of the others.
 Engine = Callable[[list[Path], FileOptions, frozenset[int]], Generator[tuple[int, Probabilities]]]
+_OWN = {"Label", "LabelText", "Confidence"}
 
 
 def open_input(sources: list[Path], options: FileOptions) -> Input:
@@ -105,9 +106,9 @@ def predict_files(
                 if not chunk:
                     break
                 layout.look(chunk)
-                fault = fault or _find_fault(chunk)
                 origin = _fingerprint(chunk) if STREAM in sources else ""
                 if shards.is_mine(number, options.shard) and out.is_due(number, origin):
+                    fault = fault or _find_fault(chunk)
                     answers = answerer.answer(number, chunk)
                     output = encoder.encode(layout.format(chunk, answers))
                     rejects = "".join(_format_reject(item) for item in chunk if item.fault)
@@ -181,13 +182,16 @@ def refuse_foreign(target: Path) -> None:
     """
     if target == STREAM or not target.is_file() or not target.stat().st_size:
         return
-    if find_format(target) == "txt":
-        return  # a line of it could be a label or a text
     try:
         first = next(read_rows(target, tolerant=True), None)
     except DataError:
         first = None
-    if first is None or not {"Label", "LabelText", "Confidence"} <= first.values.keys():
+    values = {} if first is None else first.values
+    if find_format(target) == "txt":  # without a header: ID, label, name, confidence
+        is_ours = str(values.get("text", "")).count("\t") >= len(_OWN)
+    else:
+        is_ours = values.keys() >= _OWN
+    if not is_ours:
         raise DataError(f"{target}: exists and holds no predictions; name another --output")
 
 

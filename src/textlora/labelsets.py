@@ -76,6 +76,16 @@ def split_labels(text: str, separator: str) -> tuple[str, ...]:
     return tuple(name for name in names if name)
 
 
+def find_joined(labels: Iterable[str]) -> tuple[list[str], str]:
+    """Labels that look like several, and the separator in them; "" where they are lists."""
+    labels = list(labels)
+    if listed := [label for label in labels if len(read_list(label) or ()) > 1]:
+        return listed, ""
+    separator = find_separator(labels)
+    several = [label for label in labels if separator and len(split_labels(label, separator)) > 1]
+    return several, separator
+
+
 def find_separator(labels: Iterable[str]) -> str:
     """The sign by which labels look like several; "" if they do not.
 

@@ -130,7 +130,8 @@ def predict(
     for message in summary.explain():
         report.say(message)
     if summary.unreadable == summary.rows > 0 and options.shard == (1, 1):
-        raise DataError(f"{found[0]}: no row can be read; the first: {summary.first_fault}")
+        reason = summary.first_fault or f"see {summary.rejects}"  # told before it was stopped
+        raise DataError(f"{found[0]}: no row can be read; the first: {reason}")
     _print_written(target, summary.rows, summary, as_json)
 
 

@@ -36,10 +36,8 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 
 MAX_ALPHA = 1e6
 # Variants that are known and refused, and why.
-_LORAPLUS = "is no variant here but a rate: training.loraplus_ratio=8"
 _REFUSED = {
-    "lora+": _LORAPLUS,
-    "loraplus": _LORAPLUS,
+    "loraplus": "is no variant here but a rate: training.loraplus_ratio=8",
     "pissa": "changes the frozen weights, so that its adapter fits no published encoder unless its "
     "rank is doubled; use lora, rslora or dora",
     "adalora": "moves rank between matrices while it trains, so that no plan could be counted "
@@ -294,7 +292,8 @@ def _explain(problem: Any) -> str:
             section = section.model_fields[part].annotation
         return f"unknown setting {name}; known: {', '.join(section.model_fields)}"
     message = str(problem["msg"]).removeprefix("Value error, ")  # of a check of ours
-    if name == "adapter.variant" and (reason := _REFUSED.get(str(problem["input"]))):
+    reason = _REFUSED.get(str(problem["input"]).replace("+", "plus"))
+    if name == "adapter.variant" and reason:
         return f"{name}: {problem['input']} {reason}"
     if problem["type"] == "tuple_type":
         message = 'give a list, such as ["a", "b"]'
