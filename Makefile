@@ -21,10 +21,11 @@ setup: .venv/installed-dev          ## everything for work on the project
 demo: .venv/installed               ## train, evaluate and predict on the embedded sample
 	$(BIN)/textlora demo
 
-check: .venv/installed-dev          ## lint, format and types
+check: .venv/installed-dev          ## lint, format, types, and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: .venv/installed-dev         ## rewrite files in the project's format
 	$(BIN)/ruff check --fix .

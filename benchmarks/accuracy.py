@@ -17,15 +17,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from textlora.assessment import assess_split
-from textlora.data import load_labelled_texts
-from textlora.evaluation import Evaluation
-from textlora.pipeline import train_run
-from textlora.predictor import Predictor
-from textlora.progress import Reporter
-from textlora.provenance import read_training
-from textlora.runtime import describe_environment
+from textlora.data.labelled_texts import load_labelled_texts
+from textlora.evaluation.evaluation import Evaluation
+from textlora.evaluation.run_evaluation import evaluate_split
+from textlora.prediction.predictor import Predictor
+from textlora.runs.provenance import read_training
 from textlora.settings import DataSettings, Recipe, load_recipe
+from textlora.system.progress import Reporter
+from textlora.system.runtime import describe_environment
+from textlora.training.pipeline import train_run
 
 RESULTS = Path(__file__).parent / "results"
 # The reference targets at the same relative depth of six layers, as the error message suggests.
@@ -64,7 +64,7 @@ def main() -> None:
         result = trained.evaluations[-1]
         if case == "demo":  # trained on other data
             settings = DataSettings(source=ag_news)
-            result = assess_split(run, Predictor.load(run), settings, "test").evaluation
+            result = evaluate_split(run, Predictor.load(run), settings, "test").evaluation
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
     values = {
         "case": case,

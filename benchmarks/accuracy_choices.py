@@ -28,13 +28,13 @@ import torch
 from accuracy import SIX_LAYERS
 from tricks import TRICKS
 
-from textlora.data import load_labelled_texts
-from textlora.history import read_history
-from textlora.learner import prepare_learner
-from textlora.progress import Reporter
-from textlora.runtime import describe_environment
+from textlora.data.labelled_texts import load_labelled_texts
+from textlora.runs.history import read_history
 from textlora.settings import load_recipe
-from textlora.training import train_steps
+from textlora.system.progress import Reporter
+from textlora.system.runtime import describe_environment
+from textlora.training.loop import train_steps
+from textlora.training.training_setup import prepare_training
 
 RESULTS = Path(__file__).parent / "results"
 ALL = '["query", "key", "value", "output", "ffn"]'
@@ -139,17 +139,17 @@ def measure(changes: tuple[str, ...], fixed: tuple[str, ...], source: str) -> di
     texts = load_labelled_texts(recipe.data)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        learner = prepare_learner(recipe, texts)
+        setup = prepare_training(recipe, texts)
         for trick in tricks:
-            learner = TRICKS[trick](learner)
-        train_steps(learner, Path(folder), "never", Reporter(quiet=True))
+            setup = TRICKS[trick](setup)
+        train_steps(setup, Path(folder), "never", Reporter(quiet=True))
         seconds = time.perf_counter() - start
         found = [r.validation for r in read_history(Path(folder)) if r.validation is not None]
     return {
         "seed": recipe.training.seed,
         "accuracy": max(item.accuracy for item in found),
         "loss": min(item.loss for item in found),
-        "trainable": learner.plan.trainable,
+        "trainable": setup.plan.trainable,
         "train_rows": len(texts.train.texts),
         "validation_rows": len(texts.validation.texts),
         "seconds": round(seconds, 1),

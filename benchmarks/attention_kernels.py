@@ -16,8 +16,8 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from textlora import attention
-from textlora.runtime import describe_environment
+from textlora.model import attention
+from textlora.system.runtime import describe_environment
 
 OUT = Path(__file__).parent / "results" / "attention_kernels.json"
 HEADS, SIZE = 12, 64

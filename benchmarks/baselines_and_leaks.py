@@ -20,10 +20,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from textlora import leaks
-from textlora.data import LabelledTexts, load_labelled_texts
-from textlora.runtime import describe_environment
+from textlora.checking import leaks
+from textlora.data.labelled_texts import LabelledTexts, load_labelled_texts
 from textlora.settings import load_recipe
+from textlora.system.runtime import describe_environment
 
 OUT = Path(__file__).parent / "results" / "baselines_and_leaks.json"
 ALL_ROWS = 120_000

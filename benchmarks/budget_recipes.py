@@ -26,17 +26,17 @@ import numpy as np
 import torch
 from accuracy import SIX_LAYERS
 
-from textlora.baselines import fit_baselines
-from textlora.data import load_labelled_texts
-from textlora.metrics import compute_wilson_interval
-from textlora.pipeline import fit_run
-from textlora.predictor import Predictor
-from textlora.progress import Reporter
-from textlora.provenance import read_training
-from textlora.rundir import ADAPTER
-from textlora.runtime import describe_environment
+from textlora.data.labelled_texts import load_labelled_texts
+from textlora.evaluation.baselines import fit_baselines
+from textlora.prediction.predictor import Predictor
+from textlora.runs.provenance import read_training
+from textlora.runs.run_folder import ADAPTER
+from textlora.scoring.metrics import compute_wilson_interval
+from textlora.scoring.significance import compare_answers
 from textlora.settings import Recipe, load_recipe
-from textlora.significance import compare_answers
+from textlora.system.progress import Reporter
+from textlora.system.runtime import describe_environment
+from textlora.training.pipeline import fit_run
 
 RESULTS = Path(__file__).parent / "results"
 RECIPES = ("reference", "best", "frugal")
@@ -61,7 +61,7 @@ def measure(recipe: Recipe) -> dict[str, Any]:
     assert texts.test is not None
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)
-        learner, state = fit_run(recipe, texts, run, resume="never", report=Reporter(quiet=True))
+        setup, state = fit_run(recipe, texts, run, resume="never", report=Reporter(quiet=True))
         answers = Predictor.load(run).predict_proba(texts.test.texts).values.argmax(axis=1)
         record = read_training(run)
         assert record is not None
@@ -69,8 +69,8 @@ def measure(recipe: Recipe) -> dict[str, Any]:
     right = answers == texts.test.label_ids
     return {
         "seed": recipe.training.seed,
-        "trainable_parameters": learner.plan.trainable,
-        "total_parameters": learner.plan.total,
+        "trainable_parameters": setup.plan.trainable,
+        "total_parameters": setup.plan.total,
         "adapter_bytes": size,
         "train_texts": len(texts.train.texts),
         "train_seconds": round(record.seconds, 1),

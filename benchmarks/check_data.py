@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from textlora.data import load_labelled_texts
-from textlora.runtime import describe_environment
+from textlora.data.labelled_texts import load_labelled_texts
 from textlora.settings import DataSettings
+from textlora.system.runtime import describe_environment
 
 OUT = Path(__file__).parent / "results" / "check_data.json"
 TROUBLE = (" it#39;s here", " itâ€™s here", " &lt;b&gt;bold&lt;/b&gt;", " caf\ufffd", "")

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from textlora import training
-from textlora.data import load_labelled_texts
-from textlora.learner import prepare_learner
-from textlora.progress import Reporter
-from textlora.runtime import describe_environment
+from textlora.data.labelled_texts import load_labelled_texts
 from textlora.settings import load_recipe
+from textlora.system.progress import Reporter
+from textlora.system.runtime import describe_environment
+from textlora.training import loop
+from textlora.training.training_setup import prepare_training
 
 OUT = Path(__file__).parent / "results" / "checkpoint_cost.json"
 
@@ -30,9 +30,9 @@ OUT = Path(__file__).parent / "results" / "checkpoint_cost.json"
 def measure(name: str, *changes: str, **flags: str) -> dict[str, Any]:
     """Train once and add up the time in saving."""
     recipe = load_recipe(name, changes, **flags)
-    learner = prepare_learner(recipe, load_labelled_texts(recipe.data))
+    setup = prepare_training(recipe, load_labelled_texts(recipe.data))
     saves: list[float] = []
-    real = training._Keeper.save
+    real = loop._Keeper.save
 
     def save(self: Any, state: Any) -> None:
         begin = time.perf_counter()
@@ -40,14 +40,14 @@ def measure(name: str, *changes: str, **flags: str) -> dict[str, Any]:
         saves.append(time.perf_counter() - begin)
 
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        with patch.object(training._Keeper, "save", save):
+        with patch.object(loop._Keeper, "save", save):
             begin = time.perf_counter()
-            training.train_steps(learner, Path(folder), "never", Reporter(quiet=True))
+            loop.train_steps(setup, Path(folder), "never", Reporter(quiet=True))
             seconds = time.perf_counter() - begin
         newest = max((Path(folder) / "checkpoints").glob("step-*"))
         size = sum(path.stat().st_size for path in newest.iterdir())
     return {
-        "trained parameters": learner.plan.trainable,
+        "trained parameters": setup.plan.trainable,
         "megabytes": round(size / 1e6, 2),
         "saves": len(saves),
         "milliseconds a save": round(1000 * sum(saves) / len(saves), 1),

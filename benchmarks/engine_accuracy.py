@@ -14,14 +14,14 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from textlora import batching
-from textlora.data import load_labelled_texts
-from textlora.history import read_history
-from textlora.learner import prepare_learner
-from textlora.progress import Reporter
-from textlora.runtime import describe_environment
+from textlora.data.labelled_texts import load_labelled_texts
+from textlora.model import batching
+from textlora.runs.history import read_history
 from textlora.settings import load_recipe
-from textlora.training import train_steps
+from textlora.system.progress import Reporter
+from textlora.system.runtime import describe_environment
+from textlora.training.loop import train_steps
+from textlora.training.training_setup import prepare_training
 
 OUT = Path(__file__).parent / "results" / "engine_accuracy.json"
 SEEDS = (1, 2, 3)
@@ -47,10 +47,10 @@ def main() -> None:
             recipe = load_recipe(
                 "quickstart", changes, data__source=sys.argv[1], model__name="embedded:minilm"
             )
-            learner = prepare_learner(recipe, load_labelled_texts(recipe.data))
+            setup = prepare_training(recipe, load_labelled_texts(recipe.data))
             begin = time.perf_counter()
             with tempfile.TemporaryDirectory() as folder:
-                train_steps(learner, Path(folder), "never", Reporter(quiet=True))
+                train_steps(setup, Path(folder), "never", Reporter(quiet=True))
                 last = [r.validation for r in read_history(Path(folder)) if r.validation][-1]
             seconds.append(round(time.perf_counter() - begin, 1))
             assert last is not None

@@ -19,29 +19,30 @@ from unittest.mock import patch
 
 from torch import Tensor
 
-from textlora import attention, batching, engine, projection, training
-from textlora.adapters import set_dropout
-from textlora.data import load_labelled_texts
-from textlora.learner import Learner, prepare_learner
-from textlora.runtime import describe_environment
+from textlora.data.labelled_texts import load_labelled_texts
+from textlora.model import attention, batching, engine, projection
+from textlora.model.adapters import set_dropout
 from textlora.settings import load_recipe
+from textlora.system.runtime import describe_environment
+from textlora.training import loop
+from textlora.training.training_setup import TrainingSetup, prepare_training
 
 OUT = Path(__file__).parent / "results" / "engine_parts.json"
 STEPS = 8
 
 
-def use_peft_layers(learner: Learner) -> AbstractContextManager[Any]:
+def use_peft_layers(setup: TrainingSetup) -> AbstractContextManager[Any]:
     """The layers of PEFT themselves, with torch's dropout."""
     return patch.object(projection.Projection, "__call__", lambda self, inputs: self._layer(inputs))
 
 
-def fuse_attention(learner: Learner) -> AbstractContextManager[Any]:
+def fuse_attention(setup: TrainingSetup) -> AbstractContextManager[Any]:
     """Torch's own attention kernel at every length."""
     return patch.object(attention, "_is_fused", lambda device: True)
 
 
 @contextmanager
-def compute_all_of_the_last_layer(learner: Learner) -> Any:
+def compute_all_of_the_last_layer(setup: TrainingSetup) -> Any:
     """The last layer for every token, then the first of each text."""
 
     def call(self: Any, layer: Any, hidden: Tensor, batch: Any, bias: Any) -> Tensor:
@@ -52,19 +53,19 @@ def compute_all_of_the_last_layer(learner: Learner) -> Any:
 
 
 @contextmanager
-def pad(learner: Learner) -> Any:
+def pad(setup: TrainingSetup) -> Any:
     """Transformers' and PEFT's own forward methods over padded batches."""
-    layers, learner.engine._layers = learner.engine._layers, []
+    layers, setup.engine._layers = setup.engine._layers, []
     yield
-    learner.engine._layers = layers
+    setup.engine._layers = layers
 
 
-def change_nothing(learner: Learner) -> AbstractContextManager[Any]:
+def change_nothing(setup: TrainingSetup) -> AbstractContextManager[Any]:
     """The engine as it is."""
     return patch.object(engine, "__doc__", engine.__doc__)
 
 
-VARIANTS: dict[str, Callable[[Learner], AbstractContextManager[Any]]] = {
+VARIANTS: dict[str, Callable[[TrainingSetup], AbstractContextManager[Any]]] = {
     "engine": change_nothing,
     "PEFT's own layers": use_peft_layers,
     "torch's attention kernel": fuse_attention,
@@ -85,16 +86,16 @@ def main() -> None:
         "quickstart", ["training.batch_size=16", "data.max_train_rows=800"],
         data__source=options.data, model__name=options.model,
     )  # fmt: skip
-    learner = prepare_learner(recipe, load_labelled_texts(recipe.data))
-    set_dropout(learner.model, 0.05, "adapter")
-    batches = batching.compute_epoch_batches(learner.train.lengths, 16, 0, 0)[:STEPS]
+    setup = prepare_training(recipe, load_labelled_texts(recipe.data))
+    set_dropout(setup.model, 0.05, "adapter")
+    batches = batching.compute_epoch_batches(setup.train.lengths, 16, 0, 0)[:STEPS]
     rates: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for _ in range(options.rounds + 1):
         for name, variant in VARIANTS.items():
-            with variant(learner):
+            with variant(setup):
                 begin = time.perf_counter()
                 for batch in batches:
-                    training._take_step(learner, batch, 1e-5)
+                    loop._take_step(setup, batch, 1e-5)
                 rates[name].append(sum(map(len, batches)) / (time.perf_counter() - begin))
     medians = {name: statistics.median(values[1:]) for name, values in rates.items()}
     values = json.loads(OUT.read_text("utf-8")) if OUT.is_file() else {}

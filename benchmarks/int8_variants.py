@@ -19,18 +19,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from textlora import openvinobackend
-from textlora.adapters import merge_adapter
-from textlora.batching import TokenizedTexts, make_batch, split_by_tokens, tokenize
-from textlora.cascade import find_margin
-from textlora.data import load_labelled_texts
-from textlora.loadedrun import load_run
-from textlora.openvinobackend import OpenVinoBackend, list_products
-from textlora.pipeline import fit_run
-from textlora.progress import Reporter
-from textlora.runtime import describe_environment, pick_device, pick_dtype
+from textlora.data.labelled_texts import load_labelled_texts
+from textlora.model.adapters import merge_adapter
+from textlora.model.batching import TokenizedTexts, make_batch, split_by_tokens, tokenize
+from textlora.prediction import openvino_backend
+from textlora.prediction.cascade import find_margin
+from textlora.prediction.openvino_backend import OpenVinoBackend, list_products
+from textlora.runs.loaded_run import load_run
+from textlora.scoring.tasks import SingleLabel
 from textlora.settings import load_recipe
-from textlora.tasks import SingleLabel
+from textlora.system.progress import Reporter
+from textlora.system.runtime import describe_environment, pick_device, pick_dtype
+from textlora.training.pipeline import fit_run
 
 OUT = Path(__file__).parent / "results" / "int8_variants.json"
 MARGIN_TEXTS = 300
@@ -74,7 +74,7 @@ def main() -> None:
         loaded = load_run(run)
     pad_id, length = loaded.tokenizer.pad_token_id, loaded.manifest.max_length
     model = merge_adapter(loaded.model)
-    graph = openvinobackend.convert(model, pad_id, length, len(loaded.tokenizer))
+    graph = openvino_backend.convert(model, pad_id, length, len(loaded.tokenizer))
     validation = texts.validation.texts
     calibration = tokenize(loaded.tokenizer, validation[:300], length)
     probe = tokenize(loaded.tokenizer, validation[300:], length)
@@ -101,7 +101,7 @@ def quantize(
     graph: Any, texts: TokenizedTexts, pad_id: int, smoothing: float | None, left: str
 ) -> Any:
     """As the backend does, with other choices."""
-    nncf = openvinobackend.import_nncf()
+    nncf = openvino_backend.import_nncf()
     names = [
         name
         for name, shape in list_products(graph)
@@ -110,7 +110,7 @@ def quantize(
     ]
     groups = split_by_tokens(texts.lengths, np.arange(len(texts)), 1_024)
     batches = [
-        openvinobackend._list_arrays(make_batch(texts, group), pad_id, packed=True)
+        openvino_backend._list_arrays(make_batch(texts, group), pad_id, packed=True)
         for group in groups
     ]
     alphas = None
@@ -139,9 +139,9 @@ def measure(
         seconds.append(time.perf_counter() - begin)
     task = SingleLabel()
     seen, known = logits[:MARGIN_TEXTS], exact[:MARGIN_TEXTS]
-    margin = find_margin(task.compute_lead(seen, 1.0), task.compute_shift(seen, known))
+    margin = find_margin(task.margin(seen, 1.0), task.margin_shift(seen, known))
     logits, exact = logits[MARGIN_TEXTS:], exact[MARGIN_TEXTS:]
-    again = np.flatnonzero(task.compute_lead(logits, 1.0) < margin)
+    again = np.flatnonzero(task.margin(logits, 1.0) < margin)
     flips = logits.argmax(axis=1) != exact.argmax(axis=1)
     left = flips.copy()
     left[again] = False

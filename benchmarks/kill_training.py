@@ -33,10 +33,10 @@ TEXTS, BATCH, EVERY, EPOCHS = 96, 8, 2, 3
 
 def train_ours(run: Path, model: str) -> None:
     """Train in `run`, or go on there."""
-    from textlora.data import load_labelled_texts
-    from textlora.pipeline import fit_run
-    from textlora.progress import Reporter
+    from textlora.data.labelled_texts import load_labelled_texts
     from textlora.settings import load_recipe
+    from textlora.system.progress import Reporter
+    from textlora.training.pipeline import fit_run
 
     recipe = load_recipe("quickstart", [
         f"data.max_train_rows={TEXTS}", "data.validation_share=0.2", f"training.epochs={EPOCHS}",
@@ -60,11 +60,11 @@ def train_peer(run: Path, model: str) -> None:
     )
     from transformers.trainer_utils import get_last_checkpoint
 
-    from textlora import encoderfiles
-    from textlora.data import load_labelled_texts
+    from textlora.data.labelled_texts import load_labelled_texts
+    from textlora.model import encoder_files
     from textlora.settings import DataSettings, ModelSettings
 
-    folder = encoderfiles.locate_encoder(ModelSettings(name=model)).folder
+    folder = encoder_files.locate_encoder(ModelSettings(name=model)).folder
     part = load_labelled_texts(DataSettings(source="embedded:headlines")).train
     tokenizer = AutoTokenizer.from_pretrained(folder)
     rows = [
@@ -92,7 +92,7 @@ def train_peer(run: Path, model: str) -> None:
 
 def find_whole_steps(run: Path) -> tuple[list[int], int]:
     """Steps of the checkpoints that are whole by their manifests, and how many are not."""
-    from textlora.files import MANIFEST, find_damage
+    from textlora.system.files import MANIFEST, find_damage
 
     whole, torn = [], 0
     for folder in sorted((run / "checkpoints").glob("step-*")):
@@ -109,7 +109,7 @@ def find_whole_steps(run: Path) -> tuple[list[int], int]:
 def is_classifier_broken(run: Path) -> bool:
     """Whether something seems to be a classifier and does not load."""
     from textlora.errors import ModelError
-    from textlora.loadedrun import load_run
+    from textlora.runs.loaded_run import load_run
 
     try:
         load_run(run)
@@ -282,10 +282,10 @@ def main() -> None:
     import peft  # noqa: F401
     import transformers
 
-    import textlora.pipeline  # noqa: F401
+    import textlora.training.pipeline  # noqa: F401
 
     transformers.AutoModelForSequenceClassification  # noqa: B018 - loads what is loaded lazily
-    from textlora.runtime import describe_environment
+    from textlora.system.runtime import describe_environment
 
     found = {}
     contenders = {

@@ -23,16 +23,16 @@ from typing import Any
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from textlora.audit import compute_out_of_fold, embed_texts, find_doubtful_labels
-from textlora.corrections import write_review
-from textlora.data import load_labelled_texts, load_training_rows
-from textlora.examples import Examples
-from textlora.pipeline import fit_run
-from textlora.predictor import Predictor
-from textlora.progress import Reporter
-from textlora.runtime import describe_environment
+from textlora.checking.audit import compute_out_of_fold, embed_texts, find_doubtful_labels
+from textlora.data.corrections import write_review
+from textlora.data.examples import Examples
+from textlora.data.labelled_texts import load_labelled_texts, load_training_rows
+from textlora.data.sources import RawSplit
+from textlora.prediction.predictor import Predictor
 from textlora.settings import DataSettings, load_recipe
-from textlora.sources import RawSplit
+from textlora.system.progress import Reporter
+from textlora.system.runtime import describe_environment
+from textlora.training.pipeline import fit_run
 
 OUT = Path(__file__).parent / "results" / "label_audit.json"
 NOISE, ACCEPT_ABOVE, ROWS = 0.05, 0.8, 6_000

@@ -21,16 +21,16 @@ from typing import Any
 
 import numpy as np
 
-from textlora import thresholds
-from textlora.assessment import assess_run
-from textlora.data import LabelledTexts, load_labelled_texts
-from textlora.evaluation import SetEvaluation
-from textlora.pipeline import train_run
-from textlora.predictor import Predictor
-from textlora.progress import Reporter
-from textlora.runtime import describe_environment
+from textlora.data.labelled_texts import LabelledTexts, load_labelled_texts
+from textlora.evaluation.evaluation import SetEvaluation
+from textlora.evaluation.run_evaluation import evaluate_run
+from textlora.prediction.predictor import Predictor
+from textlora.scoring import thresholds
+from textlora.scoring.tasks import MultiLabel
 from textlora.settings import DataSettings, load_recipe
-from textlora.tasks import MultiLabel
+from textlora.system.progress import Reporter
+from textlora.system.runtime import describe_environment
+from textlora.training.pipeline import train_run
 
 OUT = Path(__file__).parent / "results" / "multi_label.json"
 TAGS = {
@@ -109,7 +109,7 @@ def main() -> None:
         texts = load_labelled_texts(recipe.data)
         run = folder / "run"
         trained = train_run(recipe, texts, run, resume="auto", report=Reporter())
-        test = assess_run(run, texts)[-1].evaluation
+        test = evaluate_run(run, texts)[-1].evaluation
         assert isinstance(test, SetEvaluation)
         found: dict[str, Any] = asdict(test) | {"source": "AG News, tagged", "leaks": None}
         values = {

@@ -104,13 +104,13 @@ def start(job: dict[str, Any]) -> dict[str, Any]:
 def work(job: dict[str, Any]) -> dict[str, Any]:
     """What a case's process does: plan, then train."""
     clock = time.process_time if job["quiet_clock"] else time.perf_counter
-    from textlora import pipeline
-    from textlora.budget import plan_recipe
-    from textlora.cost import plan_cost
-    from textlora.data import load_labelled_texts
-    from textlora.progress import Reporter
-    from textlora.runtime import describe_environment, measure_peak_memory
+    from textlora.budgeting.budget import plan_recipe
+    from textlora.budgeting.cost import plan_cost
+    from textlora.data.labelled_texts import load_labelled_texts
     from textlora.settings import load_recipe
+    from textlora.system.progress import Reporter
+    from textlora.system.runtime import describe_environment, measure_peak_memory
+    from textlora.training import pipeline
 
     recipe = load_recipe(
         job["recipe"], job["changes"], data__source=job["data"], model__name=job["model"]
@@ -124,7 +124,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         with patch.object(time, "perf_counter", clock):
-            learner, state = pipeline.fit_run(
+            setup, state = pipeline.fit_run(
                 recipe, texts, run, resume="never", report=Reporter(quiet=True)
             )
         adapter = (run / "adapter" / "adapter_model.safetensors").stat().st_size
@@ -134,7 +134,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
             "seconds": state.effort.seconds,
             "memory_bytes": state.effort.peak_bytes,
             "adapter_bytes": adapter,
-            "memory_bytes_at_the_end": measure_peak_memory(learner.device),
+            "memory_bytes_at_the_end": measure_peak_memory(setup.device),
         },
         "seconds to plan": asked,
         "trained parameters": plan.trainable,
@@ -155,7 +155,7 @@ def save_random_roberta(folder: Path) -> str:
     import torch
     from transformers import AutoModel
 
-    from textlora import encoder, encoderfiles
+    from textlora.model import encoder, encoder_files
     from textlora.settings import ModelSettings
 
     if not folder.is_dir():
@@ -163,7 +163,7 @@ def save_random_roberta(folder: Path) -> str:
         config = encoder.read_model_config(settings, ("a", "b"))
         torch.manual_seed(0)
         AutoModel.from_config(config).save_pretrained(folder)
-        own = encoderfiles.locate_encoder(ModelSettings(name=encoderfiles.EMBEDDED)).folder
+        own = encoder_files.locate_encoder(ModelSettings(name=encoder_files.EMBEDDED)).folder
         encoder.load_tokenizer(own, "minilm").save_pretrained(folder)
     return str(folder)
 

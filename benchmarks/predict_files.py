@@ -28,10 +28,10 @@ WORDS = ("the", "of", "to", "goal", "match", "bank", "market", "rocket", "orbit"
 
 def save_run(folder: Path, encoder: str, *changes: str) -> Path:
     """A classifier, hardly trained: what it answers does not matter here."""
-    from textlora.data import load_labelled_texts
-    from textlora.pipeline import fit_run
-    from textlora.progress import Reporter
+    from textlora.data.labelled_texts import load_labelled_texts
     from textlora.settings import load_recipe
+    from textlora.system.progress import Reporter
+    from textlora.training.pipeline import fit_run
 
     recipe = load_recipe("quickstart", ["training.epochs=0.1", *changes], model__name=encoder)
     texts = load_labelled_texts(recipe.data)
@@ -44,7 +44,7 @@ def save_tiny_encoder(folder: Path) -> str:
     import torch
     from transformers import BertConfig, BertModel
 
-    from textlora import encoder, encoderfiles
+    from textlora.model import encoder, encoder_files
     from textlora.settings import ModelSettings
 
     torch.manual_seed(0)
@@ -53,7 +53,7 @@ def save_tiny_encoder(folder: Path) -> str:
         intermediate_size=64, max_position_embeddings=64,
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
-    own = encoderfiles.locate_encoder(ModelSettings(name=encoderfiles.EMBEDDED)).folder
+    own = encoder_files.locate_encoder(ModelSettings(name=encoder_files.EMBEDDED)).folder
     encoder.load_tokenizer(own, "minilm").save_pretrained(folder)
     return str(folder)
 
@@ -70,8 +70,8 @@ def write_texts(path: Path, count: int) -> None:
 
 def predict(run: str, source: str, target: str) -> dict[str, Any]:
     """Predict in this process; its peak memory and rate."""
-    from textlora.filepredict import predict_files
-    from textlora.predictor import Predictor
+    from textlora.prediction.file_prediction import predict_files
+    from textlora.prediction.predictor import Predictor
 
     summary = predict_files(Predictor.load(run), [Path(source)], Path(target))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
@@ -97,9 +97,9 @@ def measure_memory(scratch: Path) -> dict[str, Any]:
 
 def measure_rate(scratch: Path, data: str) -> dict[str, Any]:
     """Rows a second of a file and of a list."""
-    from textlora.data import load_labelled_texts
-    from textlora.filepredict import predict_files
-    from textlora.predictor import Predictor
+    from textlora.data.labelled_texts import load_labelled_texts
+    from textlora.prediction.file_prediction import predict_files
+    from textlora.prediction.predictor import Predictor
     from textlora.settings import DataSettings
 
     texts = list(load_labelled_texts(DataSettings(source=data)).train.texts[:4000])
@@ -129,7 +129,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--worker"]:
         print(json.dumps(predict(*sys.argv[2:])))
         return
-    from textlora.runtime import describe_environment
+    from textlora.system.runtime import describe_environment
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="embedded:headlines")

@@ -74,7 +74,7 @@ def main() -> None:
     if options.worker:
         print(json.dumps(work(json.loads(options.worker))))
         return
-    from textlora.runtime import describe_environment
+    from textlora.system.runtime import describe_environment
 
     found = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else {}
     for case in options.case or CASES:
@@ -101,12 +101,12 @@ def main() -> None:
 
 def prepare(case: str, count: int, options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """A classifier as a run folder and as a plain model, and the texts."""
-    from textlora.adapters import merge_adapter
-    from textlora.data import load_labelled_texts
-    from textlora.loadedrun import load_run
-    from textlora.pipeline import fit_run
-    from textlora.progress import Reporter
+    from textlora.data.labelled_texts import load_labelled_texts
+    from textlora.model.adapters import merge_adapter
+    from textlora.runs.loaded_run import load_run
     from textlora.settings import load_recipe
+    from textlora.system.progress import Reporter
+    from textlora.training.pipeline import fit_run
 
     encoder = {"minilm": "embedded:minilm", "mpnet-base": options.mpnet}.get(case)
     rows = 2_000
@@ -153,7 +153,7 @@ def save_random_roberta(folder: Path) -> str:
     import torch
     from transformers import RobertaConfig, RobertaModel
 
-    from textlora import encoder, encoderfiles
+    from textlora.model import encoder, encoder_files
     from textlora.settings import ModelSettings
 
     torch.manual_seed(0)
@@ -161,7 +161,7 @@ def save_random_roberta(folder: Path) -> str:
         vocab_size=50_265, max_position_embeddings=514, type_vocab_size=1, pad_token_id=0
     )
     RobertaModel(config).save_pretrained(folder)
-    own = encoderfiles.locate_encoder(ModelSettings(name=encoderfiles.EMBEDDED)).folder
+    own = encoder_files.locate_encoder(ModelSettings(name=encoder_files.EMBEDDED)).folder
     encoder.load_tokenizer(own, "minilm").save_pretrained(folder)
     return str(folder)
 
@@ -260,7 +260,7 @@ def work(path: str) -> dict[str, Any]:
     if name.endswith("file to file"):
         return label_file(job)
     if name in OURS:
-        from textlora.predictor import Predictor
+        from textlora.prediction.predictor import Predictor
 
         predictor = Predictor.load(job["run"], name)
         answer: Answer = lambda some: predictor.predict_proba(some).values.argmax(axis=1)  # noqa: E731
@@ -281,9 +281,9 @@ def label_file(job: dict[str, Any]) -> dict[str, Any]:
     """CSV to CSV."""
     import csv
 
-    from textlora.filepredict import predict_files
-    from textlora.predictor import Predictor
-    from textlora.tables import read_rows
+    from textlora.data.tables import read_rows
+    from textlora.prediction.file_prediction import predict_files
+    from textlora.prediction.predictor import Predictor
 
     source, target = Path(job["scratch"]) / "in.csv", Path(job["scratch"]) / "out.csv"
     with source.open("w", encoding="utf-8", newline="") as stream:
@@ -322,10 +322,10 @@ def open_sentence_transformer(job: dict[str, Any]) -> Answer:
     """Embeddings of the encoder; a head would come on top. Its labels count as none."""
     from sentence_transformers import SentenceTransformer
 
-    from textlora import encoderfiles
+    from textlora.model import encoder_files
     from textlora.settings import ModelSettings
 
-    folder = encoderfiles.locate_encoder(ModelSettings(name=job["encoder"])).folder
+    folder = encoder_files.locate_encoder(ModelSettings(name=job["encoder"])).folder
     model = SentenceTransformer(str(folder), device="cpu")
 
     def answer(texts: list[str]) -> list[int]:
@@ -369,7 +369,7 @@ def open_sorted(job: dict[str, Any], name: str) -> Answer:
 def _open_peft(job: dict[str, Any], name: str) -> Callable[..., Any]:
     import torch
 
-    from textlora.loadedrun import load_run
+    from textlora.runs.loaded_run import load_run
 
     model: Any = load_run(Path(job["run"])).model.eval()
     if name.endswith("bf16"):

@@ -31,7 +31,7 @@ def main() -> None:
     if options.plan:
         print("\n".join(format_plan()))
         return
-    from textlora.runtime import describe_environment
+    from textlora.system.runtime import describe_environment
 
     with tempfile.TemporaryDirectory() as scratch:
         found = measure(options.data, Path(scratch))
@@ -46,11 +46,11 @@ def measure(data: str, scratch: Path) -> dict[str, Any]:
     """All figures."""
     from predict_files import save_run
 
-    from textlora.data import load_labelled_texts
-    from textlora.filepredict import open_input, predict_files
-    from textlora.layout import FileOptions
-    from textlora.predictor import Predictor
-    from textlora.rayengine import RayEngine
+    from textlora.data.labelled_texts import load_labelled_texts
+    from textlora.prediction.file_prediction import open_input, predict_files
+    from textlora.prediction.output_columns import FileOptions
+    from textlora.prediction.predictor import Predictor
+    from textlora.prediction.ray_engine import RayEngine
     from textlora.settings import DataSettings
 
     texts = load_labelled_texts(DataSettings(source=data)).train.texts

@@ -23,7 +23,7 @@ COUNT = 120_000
 
 def write_rows(source: str, path: Path) -> None:
     """A CSV file of COUNT labelled texts."""
-    from textlora.data import load_labelled_texts
+    from textlora.data.labelled_texts import load_labelled_texts
     from textlora.settings import DataSettings
 
     part = load_labelled_texts(DataSettings(source=source)).train
@@ -38,15 +38,15 @@ def write_rows(source: str, path: Path) -> None:
 def measure(data: str) -> dict[str, float]:
     """Seconds until the first step could be taken, in this process."""
     marks = [time.perf_counter()]
-    from textlora.data import load_labelled_texts
-    from textlora.learner import prepare_learner
+    from textlora.data.labelled_texts import load_labelled_texts
     from textlora.settings import load_recipe
+    from textlora.training.training_setup import prepare_training
 
     marks.append(time.perf_counter())
     recipe = load_recipe("quickstart", data__source=data)
     texts = load_labelled_texts(recipe.data)
     marks.append(time.perf_counter())
-    prepare_learner(recipe, texts)
+    prepare_training(recipe, texts)
     marks.append(time.perf_counter())
     names = ("importing libraries", "reading, cleaning, splitting", "model and token ids")
     return {name: round(b - a, 2) for name, a, b in zip(names, marks, marks[1:], strict=False)}
@@ -57,7 +57,7 @@ def main() -> None:
     if sys.argv[1] == "--worker":
         print(json.dumps(measure(sys.argv[2])))
         return
-    from textlora.runtime import describe_environment
+    from textlora.system.runtime import describe_environment
 
     found = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -73,7 +73,7 @@ def main() -> None:
     if options.worker:
         print(json.dumps(work(json.loads(options.worker))))
         return
-    from textlora.runtime import describe_environment
+    from textlora.system.runtime import describe_environment
 
     texts = choose_texts(options.data, options.texts)
     found = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else {}
@@ -191,7 +191,7 @@ def measure_matmul(size: int = 2048, repeats: int = 30) -> float:
 
 def choose_texts(data: str, count: int) -> list[str]:
     """A seeded sample of the training texts."""
-    from textlora.data import load_labelled_texts
+    from textlora.data.labelled_texts import load_labelled_texts
     from textlora.settings import DataSettings
 
     texts = load_labelled_texts(DataSettings(source=data)).train.texts
@@ -204,27 +204,27 @@ def save_random_roberta(folder: Path) -> str:
     import torch
     from transformers import AutoModel
 
-    from textlora import encoder, encoderfiles
+    from textlora.model import encoder, encoder_files
     from textlora.settings import ModelSettings
 
     settings = ModelSettings(name="FacebookAI/roberta-base")
     config = encoder.read_model_config(settings, ("a", "b"))
     torch.manual_seed(0)
     AutoModel.from_config(config).save_pretrained(folder)
-    own = encoderfiles.locate_encoder(ModelSettings(name=encoderfiles.EMBEDDED)).folder
+    own = encoder_files.locate_encoder(ModelSettings(name=encoder_files.EMBEDDED)).folder
     encoder.load_tokenizer(own, "minilm").save_pretrained(folder)
     return str(folder)
 
 
 def train_ours(job: dict[str, Any]) -> dict[str, Any]:
     """Two epochs of the training loop's own step; the seconds of the second."""
-    from textlora import training
-    from textlora.adapters import set_dropout
-    from textlora.batching import compute_epoch_batches
-    from textlora.data import make_labelled_texts
-    from textlora.examples import Examples
-    from textlora.learner import prepare_learner
+    from textlora.data.examples import Examples
+    from textlora.data.labelled_texts import make_labelled_texts
+    from textlora.model.adapters import set_dropout
+    from textlora.model.batching import compute_epoch_batches
     from textlora.settings import load_recipe, parse_recipe
+    from textlora.training import loop
+    from textlora.training.training_setup import prepare_training
 
     count = len(job["texts"])
     values = load_recipe("quickstart").model_dump(mode="json")
@@ -237,30 +237,30 @@ def train_ours(job: dict[str, Any]) -> dict[str, Any]:
     # Some texts go to validation; as many more come in, so that all of `texts` are trained on.
     texts = make_labelled_texts(job["texts"], ["abcd"[i % 4] for i in range(count)], recipe.data)
     whole = Examples(tuple(job["texts"]), np.arange(count) % 4)
-    learner = prepare_learner(recipe, replace(texts, train=whole))
-    set_dropout(learner.model, DROPOUT, "adapter")
-    warm_up, batches = (compute_epoch_batches(learner.train.lengths, BATCH, 0, e) for e in (0, 1))
+    setup = prepare_training(recipe, replace(texts, train=whole))
+    set_dropout(setup.model, DROPOUT, "adapter")
+    warm_up, batches = (compute_epoch_batches(setup.train.lengths, BATCH, 0, e) for e in (0, 1))
     for batch in warm_up:
-        training._take_step(learner, batch, 1e-4)
+        loop._take_step(setup, batch, 1e-4)
     begin = time.perf_counter()
     for batch in batches:
-        training._take_step(learner, batch, 1e-4)
+        loop._take_step(setup, batch, 1e-4)
     seconds = time.perf_counter() - begin
-    lengths = learner.train.lengths.astype(float)
-    per_text = count_operations(learner, lengths) / count
+    lengths = setup.train.lengths.astype(float)
+    per_text = count_operations(setup, lengths) / count
     return {"seconds": seconds, "flops_per_text": per_text}
 
 
-def count_operations(learner: Any, lengths: Any) -> float:
+def count_operations(setup: Any, lengths: Any) -> float:
     """Of the real tokens: forward and backward of all linears and attention, and the adapters.
 
     The last layer counts in full, though most of it is left out: what is asked is the useful work.
     """
-    config = learner.model.config
+    config = setup.model.config
     layers, width, inner = config.num_hidden_layers, config.hidden_size, config.intermediate_size
     forward = layers * (8 * width**2 + 4 * width * inner) * lengths.sum()
     attention = layers * 4 * width * (lengths**2).sum()
-    sides = sum(m.in_features + m.out_features for m in learner.plan.matrices)
+    sides = sum(m.in_features + m.out_features for m in setup.plan.matrices)
     return float(2 * (forward + attention) + 6 * RANK * sides * lengths.sum())
 
 
@@ -276,12 +276,12 @@ def train_peer(job: dict[str, Any]) -> dict[str, Any]:
         TrainingArguments,
     )
 
-    from textlora import encoderfiles
-    from textlora.adapters import plan_adapter
+    from textlora.model import encoder_files
+    from textlora.model.adapters import plan_adapter
     from textlora.settings import AdapterSettings, ModelSettings
 
     peer = PEERS[job["contender"]]
-    folder = encoderfiles.locate_encoder(ModelSettings(name=job["model"])).folder
+    folder = encoder_files.locate_encoder(ModelSettings(name=job["model"])).folder
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if peer.precision == "medium":
         torch.set_float32_matmul_precision("medium")

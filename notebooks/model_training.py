@@ -27,12 +27,12 @@ import pandas as pd
 from IPython.display import Image
 
 from textlora import Predictor, load_recipe
-from textlora.adapters import plan_adapter
-from textlora.data import load_labelled_texts
-from textlora.encoder import build_skeleton, find_new_parameters, read_model_config
-from textlora.encoderfiles import find_local_folder
-from textlora.pipeline import train_run
-from textlora.progress import Reporter
+from textlora.data.labelled_texts import load_labelled_texts
+from textlora.model.adapters import plan_adapter
+from textlora.model.encoder import build_skeleton, find_new_parameters, read_model_config
+from textlora.model.encoder_files import find_local_folder
+from textlora.system.progress import Reporter
+from textlora.training.pipeline import train_run
 
 SOURCE = "embedded:headlines"
 MODEL = "embedded:minilm"

@@ -2,7 +2,7 @@
 
 import sys
 
-from textlora.cli import main
+from textlora.cli.main import main
 
 if __name__ == "__main__":
     words = sys.argv[1:]

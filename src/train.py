@@ -2,7 +2,7 @@
 
 import sys
 
-from textlora.cli import main
+from textlora.cli.main import main
 
 PLACES = ["--out", "models/best_model", "--pictures", "results/visualizations"]
 

@@ -227,20 +227,20 @@ def tiny_recipe(model: Path, data: Path | str, *changes: str):
     return load_recipe("quickstart", settings, data__source=str(data), model__name=str(model))
 
 
-def make_learner(recipe):
+def make_setup(recipe):
     """The recipe's texts and model, ready for the loop."""
-    from textlora.data import load_labelled_texts
-    from textlora.learner import prepare_learner
+    from textlora.data.labelled_texts import load_labelled_texts
+    from textlora.training.training_setup import prepare_training
 
-    return prepare_learner(recipe, load_labelled_texts(recipe.data))
+    return prepare_training(recipe, load_labelled_texts(recipe.data))
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, tiny_bert, data_folder) -> Path:
     """A finished run of the tiny encoder; tests that change it work on a copy."""
-    from textlora.data import load_labelled_texts
-    from textlora.pipeline import train_run
-    from textlora.progress import Reporter
+    from textlora.data.labelled_texts import load_labelled_texts
+    from textlora.system.progress import Reporter
+    from textlora.training.pipeline import train_run
 
     recipe = tiny_recipe(tiny_bert, data_folder)
     run = tmp_path_factory.mktemp("runs") / "tiny"

@@ -14,7 +14,7 @@ from transformers import (
 
 from textlora.callbacks import DropoutScheduler, MetricsTracker
 from textlora.errors import SettingsError
-from textlora.metrics import compute_scores
+from textlora.scoring.metrics import compute_scores
 
 LABELS = ("sport", "money", "space")
 

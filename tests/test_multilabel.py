@@ -12,31 +12,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import FILLER, WORDS, make_learner, tiny_recipe
+from conftest import FILLER, WORDS, make_setup, tiny_recipe
 from sklearn.metrics import f1_score
 
 from textlora import DataError, TextClassifier, load_base_model
-from textlora.answers import read_answers
-from textlora.assessment import assess_split, find_confidence
-from textlora.cli import main
-from textlora.comparison import compare_runs
-from textlora.data import load_labelled_texts
+from textlora.cli.main import main
+from textlora.data.labelled_texts import load_labelled_texts
+from textlora.data.tables import read_rows
 from textlora.errors import Interrupted, ModelError, SettingsError
-from textlora.evaluation import SetEvaluation, read_evaluations, write_evaluations
-from textlora.explanation import explain_text
-from textlora.filepredict import predict_files
-from textlora.history import read_history
-from textlora.layout import FileOptions
-from textlora.pipeline import fit_run, train_run
-from textlora.predictor import Predictor
-from textlora.progress import Reporter
-from textlora.report import write_report
-from textlora.rundir import read_manifest
+from textlora.evaluation.comparison import compare_runs
+from textlora.evaluation.evaluation import SetEvaluation, read_evaluations, write_evaluations
+from textlora.evaluation.explanation import explain_text
+from textlora.evaluation.run_evaluation import evaluate_split, find_confidence
+from textlora.evaluation.stored_predictions import read_answers
+from textlora.prediction.file_prediction import predict_files
+from textlora.prediction.output_columns import FileOptions
+from textlora.prediction.predictor import Predictor
+from textlora.prediction.shards import merge_shards
+from textlora.reporting.report import write_report
+from textlora.runs.history import read_history
+from textlora.runs.run_folder import read_manifest
+from textlora.scoring.thresholds import tune_thresholds
 from textlora.settings import DataSettings
-from textlora.shards import merge_shards
-from textlora.tables import read_rows
-from textlora.thresholds import tune_thresholds
-from textlora.training import train_steps
+from textlora.system.progress import Reporter
+from textlora.training.loop import train_steps
+from textlora.training.pipeline import fit_run, train_run
 
 QUIET = Reporter(quiet=True)
 NAMES = sorted(WORDS)
@@ -147,7 +147,7 @@ def test_an_unknown_label_is_named_with_its_line(tmp_path, folder, run, predicto
         load_labelled_texts(settings)
     alone = settings.model_copy(update={"source": str(tmp_path / "test.csv")})
     with pytest.raises(DataError, match=r"test\.csv:7: label 'poetry' is unknown to the class"):
-        assess_split(run, predictor, alone, "test")
+        evaluate_split(run, predictor, alone, "test")
 
 
 def test_what_is_no_multi_label_data_says_which_setting_is_missing(tmp_path, refuse):
@@ -313,8 +313,8 @@ def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(tmp_path, tiny_ber
         "training.label_smoothing=0.1",
     )  # fmt: skip
     short = tiny_recipe(tiny_bert, folder, *changes)
-    train_steps(make_learner(short), tmp_path / "whole", "auto", QUIET)
-    learner = make_learner(short)
+    train_steps(make_setup(short), tmp_path / "whole", "auto", QUIET)
+    setup = make_setup(short)
     calls = []
 
     def stop(*_):
@@ -322,10 +322,10 @@ def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(tmp_path, tiny_ber
         if len(calls) == 8:
             raise Interrupted("enough")
 
-    learner.engine.head.register_forward_pre_hook(stop)
+    setup.engine.head.register_forward_pre_hook(stop)
     with pytest.raises(Interrupted):
-        train_steps(learner, tmp_path / "stopped", "auto", QUIET)
-    again = make_learner(short)
+        train_steps(setup, tmp_path / "stopped", "auto", QUIET)
+    again = make_setup(short)
     train_steps(again, tmp_path / "stopped", "auto", QUIET)
     one, two = ((tmp_path / name / "history.jsonl").read_bytes() for name in ("whole", "stopped"))
     assert one == two
@@ -448,7 +448,7 @@ def test_a_text_that_training_has_seen_leaks_with_or_without_its_set(tmp_path, r
     settings = predictor.recipe.data.model_copy(
         update={"source": str(write_sets(tmp_path / "seen.csv", rows))}
     )
-    evaluation = assess_split(run, predictor, settings, "test").evaluation
+    evaluation = evaluate_split(run, predictor, settings, "test").evaluation
     found = [leaks for leaks in evaluation.leaks.values() if leaks.same_label + leaks.other_label]
     assert sum(leaks.same_label for leaks in found) == 1
     assert sum(leaks.other_label for leaks in found) == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from textlora.cli import app
+from textlora.cli.main import app
 from textlora.settings import load_recipe
 
 ROOT = Path(__file__).parents[1]

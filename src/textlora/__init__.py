@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from textlora.classifier import TextClassifier
     from textlora.errors import DataError, ModelError, SettingsError, TextloraError
-    from textlora.loadedrun import load_base_model
-    from textlora.predictor import Prediction, Predictor, SetPrediction
+    from textlora.prediction.predictor import Prediction, Predictor, SetPrediction
+    from textlora.runs.loaded_run import load_base_model
     from textlora.settings import Recipe, load_recipe
 
 __version__ = _version("textlora")
@@ -30,11 +30,11 @@ __all__ = [
 ]
 _HOMES = {
     "TextClassifier": "classifier",
-    "Predictor": "predictor",
-    "Prediction": "predictor",
-    "SetPrediction": "predictor",
+    "Predictor": "prediction.predictor",
+    "Prediction": "prediction.predictor",
+    "SetPrediction": "prediction.predictor",
     "Recipe": "settings",
-    "load_base_model": "loadedrun",
+    "load_base_model": "runs.loaded_run",
     "load_recipe": "settings",
 }
 

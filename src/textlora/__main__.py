@@ -1,6 +1,6 @@
 """`python -m textlora` is the command `textlora`."""
 
-from textlora.cli import main
+from textlora.cli.main import main
 
 if __name__ == "__main__":
     main()

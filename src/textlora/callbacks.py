@@ -14,12 +14,14 @@ from typing import Any, Literal
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from textlora.adapters import set_dropout
 from textlora.errors import SettingsError
-from textlora.files import write_json
-from textlora.history import StepRecord, ValidationRecord
-from textlora.plots import draw_learning_curves, save_figure
-from textlora.schedules import Shape, compute_dropout
+from textlora.model.adapters import set_dropout
+from textlora.reporting.plots import draw_learning_curves, save_figure
+from textlora.runs.history import StepRecord
+from textlora.scoring.validation import ValidationRecord
+from textlora.settings import Shape
+from textlora.system.files import write_json
+from textlora.training.schedules import compute_dropout
 
 
 class DropoutScheduler(TrainerCallback):  # type: ignore[misc]

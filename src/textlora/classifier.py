@@ -14,14 +14,9 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from textlora.answers import answer_examples
-from textlora.columns import clean_label
-from textlora.data import make_labelled_texts
-from textlora.errors import DataError, Interrupted, SettingsError
-from textlora.evaluation import AnyEvaluation, Background, evaluate_answers
-from textlora.examples import Examples
-from textlora.files import write_json
-from textlora.inputcheck import (
+from textlora.data.columns import clean_label
+from textlora.data.examples import Examples
+from textlora.data.input_check import (
     check_counts,
     check_labels,
     check_sets,
@@ -30,11 +25,16 @@ from textlora.inputcheck import (
     list_labels,
     read_sets,
 )
-from textlora.pipeline import fit_run
-from textlora.predictor import Predictor
-from textlora.progress import Reporter
+from textlora.data.labelled_texts import make_labelled_texts
+from textlora.errors import DataError, Interrupted, SettingsError
+from textlora.evaluation.evaluation import AnyEvaluation, Background, evaluate_answers
+from textlora.evaluation.stored_predictions import answer_examples
+from textlora.prediction.predictor import Predictor
+from textlora.scoring.tasks import MultiLabel
 from textlora.settings import Recipe, load_recipe
-from textlora.tasks import MultiLabel
+from textlora.system.files import write_json
+from textlora.system.progress import Reporter
+from textlora.training.pipeline import fit_run
 
 _CLASSES = "classes.json"  # beside the run, where labels are numbers
 # Settings of the data that texts and labels in memory decide, and how.

@@ -23,9 +23,9 @@ from pydantic import (
 )
 
 from textlora.errors import SettingsError
-from textlora.schedules import Shape
 
 Matrix = Literal["query", "key", "value", "output", "ffn", "ffn_in", "ffn_out"]
+Shape = Literal["linear", "cosine"]  # of a schedule
 Metric = Literal["accuracy", "f1_weighted", "f1_macro", "loss"]
 BackendName = Literal["torch", "openvino", "openvino-int8", "auto"]
 Precision = Literal["auto", "fp32", "bf16"]

