@@ -4,7 +4,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedShuffleSplit
 
 from textlora.data.stratification import hold_out_sets
 from textlora.errors import DataError
@@ -99,6 +98,8 @@ def split_examples(
     if settings.stratified and examples.is_multi_label:
         kept, held_out = hold_out_sets(examples.label_ids, num_held_out, settings.split_seed)
     elif settings.stratified:
+        from sklearn.model_selection import StratifiedShuffleSplit
+
         splitter = StratifiedShuffleSplit(
             1, test_size=num_held_out, random_state=settings.split_seed
         )

@@ -14,8 +14,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-
 from textlora.errors import ModelError, shorten_message
 from textlora.settings import ModelSettings
 from textlora.system.files import compute_sha256, expand_home
@@ -187,6 +185,8 @@ def _locate_embedded() -> Path:
 
 
 def _locate_on_hub(name: str, revision: str) -> Path:
+    from huggingface_hub import snapshot_download
+
     def fetch(local_only: bool) -> Path:
         return Path(
             snapshot_download(
