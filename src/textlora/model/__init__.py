@@ -10,11 +10,15 @@ engine         The forward pass of a classifier over real tokens only.
 heads          Linear heads: one layer over the first token of a text or over the mean of all
                its tokens.
 padding        From rows of real tokens to padded places, which attention reads, and back.
+positions      How long a text an encoder can read, from config.json alone where its family
+               is a common one.
 prefix         The output of the layers below the lowest adapted one, computed once and read
                in each epoch.
 projection     A frozen linear layer with its low-rank update, in place.
 targets        The setting `adapter.targets`: layers and terms as a recipe names them -> layer
                by layer.
 token_cache    Token ids of large data sets, kept between runs.
+tokenizer      A tokenizer read from its own file, without transformers, where that gives
+               the same ids.
 torch_backend  Logits of many texts with torch: batches of similar length through the engine.
 """
