@@ -1,0 +1,65 @@
+"""What a command imports: who checks a table or reads a report does not wait for torch."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import make_rows, write_csv
+
+HEAVY = {
+    "torch", "transformers", "peft", "sklearn", "scipy", "datasets", "accelerate", "matplotlib",
+    "pandas",
+}  # fmt: skip
+RUN = """
+import json, sys
+from textlora.cli.main import main
+try:
+    main(sys.argv[2:])
+except SystemExit as end:
+    code = end.code or 0
+with open(sys.argv[1], "w") as stream:
+    json.dump([code, sorted({name.partition(".")[0] for name in sys.modules})], stream)
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """A command in a fresh process: its exit code, and the packages that it has imported."""
+
+    def run(*words):
+        path = tmp_path / "modules.json"
+        words = [str(word) for word in words]
+        process = subprocess.run(
+            [sys.executable, "-c", RUN, path, *words],
+            capture_output=True, text=True, check=True, env=dict(os.environ),
+        )  # fmt: skip
+        code, modules = json.loads(path.read_text())
+        assert code == 0, process.stderr
+        return set(modules)
+
+    return run
+
+
+def test_help_needs_nothing_heavy(start):
+    assert not start("--help") & {*HEAVY, "numpy", "tokenizers", "pyarrow", "huggingface_hub"}
+
+
+@pytest.mark.parametrize("model", ["embedded:minilm", "tiny"])
+@pytest.mark.parametrize("options", [(), ("--json",), ("--fix",)])
+def test_a_check_needs_nothing_heavy(start, tmp_path, tiny_bert, model, options):
+    data = write_csv(tmp_path / "data.csv", make_rows(30))
+    words = ["check", data, "--model", tiny_bert if model == "tiny" else model, *options]
+    if "--fix" in options:
+        words.append(tmp_path / "fixed")
+    assert not start(*words) & {*HEAVY, "pyarrow", "huggingface_hub"}
+
+
+def test_a_report_needs_nothing_heavy(start, tmp_path, tiny_run):
+    found = start("report", tiny_run, "--out", tmp_path / "page.html")
+    assert not found & {*HEAVY, "pyarrow", "huggingface_hub", "tokenizers"}
+
+
+def test_a_doctor_looks_at_the_machine_and_computes_nothing(start):
+    assert not start("doctor", "--json") & (HEAVY - {"torch"})
