@@ -17,14 +17,11 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from textlora.model.attention import attend
-from textlora.model.batching import Batch
+from textlora.model.batching import MAX_TOKENS, Batch
 from textlora.model.heads import find_pooling, pool
 from textlora.model.padding import gather, spread
 from textlora.model.projection import AnyProjection, PackedProjection, Projection, is_supported
 
-# Tokens of a batch. On a CPU enough to fill its matrix units, little for its caches; a GPU wants
-# several thousand more, so that its kernels take longer than their launch.
-MAX_TOKENS = {"cpu": 4_096, "cuda": 32_768}
 _FAMILIES = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet"}
 _PARTS = ("embeddings", "embeddings_project", "encoder")  # the second in ELECTRA alone
 

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from textlora.errors import ModelError
-from textlora.model.batching import Batch, TokenizedTexts, make_batch, split_by_tokens
-from textlora.model.engine import MAX_TOKENS, Engine
+from textlora.model.batching import MAX_TOKENS, Batch, TokenizedTexts, make_batch, split_by_tokens
+from textlora.model.engine import Engine
 from textlora.model.torch_backend import Check, compute_by_groups, go_on
 
 MODEL = "model.xml"
