@@ -16,6 +16,7 @@ from textlora.model import encoder, encoder_files
 from textlora.model.batching import TokenizedTexts
 from textlora.model.engine import Engine
 from textlora.model.torch_backend import TorchBackend, compute_logits
+from textlora.prediction import openvino_conversion
 from textlora.prediction.openvino_backend import OpenVinoBackend
 from textlora.prediction.openvino_conversion import convert
 from textlora.prediction.predictor import Predictor
