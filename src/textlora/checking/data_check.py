@@ -16,7 +16,7 @@ import numpy as np
 
 from textlora.checking.findings import DataCheck, Finding, Lengths, Severity, SplitFacts
 from textlora.data.cleaning import clean_text
-from textlora.data.labelled_texts import load_labelled_texts
+from textlora.data.labelled_texts import check_labelled_texts
 from textlora.data.multilabel_cells import find_joined
 from textlora.data.sources import RawSplit
 from textlora.errors import DataError
@@ -71,7 +71,7 @@ def ask_training(found: DataCheck, settings: DataSettings, parts: dict[str, RawS
     if not found.is_usable:
         return found
     try:
-        load_labelled_texts(settings, parts)
+        check_labelled_texts(settings, parts)
     except DataError as error:
         refusal = Finding("error", "train", str(error), 1, "training would say the same")
         return replace(found, findings=(refusal, *found.findings))

@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
-from sklearn.feature_extraction.text import HashingVectorizer
 
 from textlora.data.examples import Examples
 from textlora.scoring.metrics import Interval, compute_wilson_interval
@@ -77,6 +75,9 @@ def find_neighbours(texts: tuple[str, ...], others: tuple[str, ...]) -> Neighbou
     Shapes:  returns arrays of one entry a text.
     Source:  Broder 1997, On the resemblance and containment of documents; k = 3.
     """
+    from scipy.sparse import csr_array
+    from sklearn.feature_extraction.text import HashingVectorizer
+
     splitter = HashingVectorizer(
         ngram_range=(3, 3), token_pattern=r"\w+", n_features=2**24, binary=True,
         norm=None, alternate_sign=False, dtype=np.float32,

@@ -22,6 +22,7 @@ from textlora.system.console import print_line
 if TYPE_CHECKING:
     from textlora.checking.data_fix import SplitFix
     from textlora.checking.findings import DataCheck
+    from textlora.model.encoder_files import EncoderFiles
 
 _LONGEST = 1 << 20  # tokens: so that a text that would be cut is counted whole
 
@@ -39,17 +40,16 @@ def check(
     """Look for what is wrong with labelled texts; exit code 3 if they cannot be trained on."""
     from textlora.checking.data_check import ask_training, check_splits
     from textlora.data.sources import read_splits
-    from textlora.model import encoder, encoder_files
-    from textlora.model.batching import tokenize
+    from textlora.model import encoder_files
+    from textlora.model.tokenizer import count_tokens, read_tokenizer
 
     resolved = load_recipe(recipe, settings or (), data__source=data, model__name=model)
     parts = read_splits(resolved.data, tolerant=True)
     files = encoder_files.locate_encoder(resolved.model)
-    tokenizer = encoder.load_tokenizer(files.folder, files.name)
-    config = encoder.load_config(files, ("a", "b"))
+    tokenizer = read_tokenizer(files.folder, files.name)
     found = check_splits(
-        data, parts, encoder.find_max_length(config, resolved.model.max_length),
-        lambda texts: tokenize(tokenizer, texts, _LONGEST).lengths.tolist(),
+        data, parts, _find_max_length(files, resolved.model.max_length),
+        lambda texts: count_tokens(tokenizer, texts, _LONGEST),
     )  # fmt: skip
     found = ask_training(found, resolved.data, parts)
     fixes = []
@@ -63,6 +63,17 @@ def check(
         show_check(found)
         show_fixes(fixes, fix)
     raise typer.Exit(0 if found.is_usable else DataError.exit_code)
+
+
+def _find_max_length(files: "EncoderFiles", wanted: int) -> int:
+    from textlora.model.positions import read_max_length
+
+    found = read_max_length(files.folder, wanted)
+    if found is not None:
+        return found
+    from textlora.model import encoder
+
+    return encoder.find_max_length(encoder.load_config(files, ("a", "b")), wanted)
 
 
 def show_check(check: "DataCheck") -> None:

@@ -47,6 +47,7 @@ def examine() -> Diagnosis:
     units = environment.bf16_units
     try:
         folder = encoder_files.locate_encoder(ModelSettings(name=encoder_files.EMBEDDED)).folder
+        encoder_files.check_published(folder)
         embedded = f"ok, in {folder}"
     except ModelError as error:
         embedded = str(error)

@@ -37,7 +37,6 @@ def evaluate(
     """Measure a classifier on labelled texts (default: the data of its recipe)."""
     from textlora.evaluation.run_evaluation import evaluate_split
     from textlora.prediction.predictor import Predictor
-    from textlora.reporting.results import save_results
     from textlora.runs.run_folder import RECIPE, find_classifier, refuse_run
 
     if out is not None:
@@ -48,6 +47,8 @@ def evaluate(
     resolved = load_recipe(recipe, [*(settings or ()), *chosen], data__source=data)
     result = evaluate_split(run, predictor, resolved.data, split)
     if out is not None:
+        from textlora.reporting.results import save_results
+
         save_results(out, [result], history=[])
     if as_json:
         print_json(result.evaluation)

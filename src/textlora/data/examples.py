@@ -4,7 +4,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedShuffleSplit
 
 from textlora.data.stratification import hold_out_sets
 from textlora.errors import DataError
@@ -82,6 +81,27 @@ def split_examples(
     The plain split takes the same rows as `Dataset.train_test_split` of the `datasets` library.
     Stratified, multi-label data is split by `stratification`.
 
+    Raises:  DataError as `count_held_out`.
+    """
+    count, num_held_out = len(examples.texts), count_held_out(examples, settings, labels)
+    if settings.stratified and examples.is_multi_label:
+        kept, held_out = hold_out_sets(examples.label_ids, num_held_out, settings.split_seed)
+    elif settings.stratified:
+        from sklearn.model_selection import StratifiedShuffleSplit
+
+        splitter = StratifiedShuffleSplit(
+            1, test_size=num_held_out, random_state=settings.split_seed
+        )
+        kept, held_out = next(splitter.split(np.zeros(count), examples.label_ids))
+    else:
+        order = np.random.default_rng(settings.split_seed).permutation(count)
+        held_out, kept = order[:num_held_out], order[num_held_out:]
+    return examples.take(kept), examples.take(held_out)
+
+
+def count_held_out(examples: Examples, settings: DataSettings, labels: tuple[str, ...]) -> int:
+    """How many examples `split_examples` holds out.
+
     Raises:  DataError if a part would be empty or a class is too small to be in both.
     """
     count = len(examples.texts)
@@ -96,14 +116,4 @@ def split_examples(
             f"{settings.source}: {count} rows cannot be split with data.validation_share = "
             f"{settings.validation_share}; add rows{f' or set {share:g}' if fits else ''}"
         )
-    if settings.stratified and examples.is_multi_label:
-        kept, held_out = hold_out_sets(examples.label_ids, num_held_out, settings.split_seed)
-    elif settings.stratified:
-        splitter = StratifiedShuffleSplit(
-            1, test_size=num_held_out, random_state=settings.split_seed
-        )
-        kept, held_out = next(splitter.split(np.zeros(count), examples.label_ids))
-    else:
-        order = np.random.default_rng(settings.split_seed).permutation(count)
-        held_out, kept = order[:num_held_out], order[num_held_out:]
-    return examples.take(kept), examples.take(held_out)
+    return num_held_out

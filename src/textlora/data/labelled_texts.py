@@ -14,7 +14,12 @@ import numpy as np
 from textlora.data.cleaning import clean_text
 from textlora.data.columns import find_label_fault, name_label_set
 from textlora.data.corrections import read_corrections
-from textlora.data.examples import Examples, sample_examples, split_examples
+from textlora.data.examples import (
+    Examples,
+    count_held_out,
+    sample_examples,
+    split_examples,
+)
 from textlora.data.multilabel_cells import find_separator
 from textlora.data.sources import RawSplit, read_splits
 from textlora.errors import DataError, SettingsError
@@ -43,23 +48,8 @@ def load_labelled_texts(
 
     Raises:  DataError naming the file, and the line or the label, of what cannot be used.
     """
-    if settings.corrections and settings.multi_label:
-        raise SettingsError(
-            "data.corrections: a review knows one label a text, and data.multi_label is set; "
-            "correct the labels in the data itself"
-        )
-    parts = read_splits(settings) if raw is None else raw
-    if "train" not in parts:
-        raise DataError(
-            f"{settings.source}: no train split; name a file train.csv (or .tsv, .jsonl, .parquet)"
-        )
-    notes: list[str] = []
-    parts = {name: _drop_empty(part, settings, notes) for name, part in parts.items()}
-    labels = _decide_labels(parts["train"], settings)
-    owner = "data.label_names" if settings.label_names else "the training split"
-    examples = {name: _number_labels(part, labels, owner) for name, part in parts.items()}
-    train = sample_examples(examples["train"], settings)
-    _check_counts(train, labels, parts["train"].where)
+    found = _number_splits(settings, read_splits(settings) if raw is None else raw)
+    train, labels, examples, notes = found.train, found.labels, found.examples, found.notes
     if "validation" in examples:
         validation = examples["validation"]
     else:
@@ -67,7 +57,7 @@ def load_labelled_texts(
     if settings.corrections:
         # Behind the split: which rows are held out must not follow from a correction.
         train = _correct(train, examples, labels, settings, notes)
-        _check_counts(train, labels, parts["train"].where)
+        _check_counts(train, labels, found.where)
     return LabelledTexts(
         labels=labels,
         train=train,
@@ -76,6 +66,19 @@ def load_labelled_texts(
         fingerprint=compute_fingerprint(labels, train, validation),
         notes=tuple(notes),
     )
+
+
+def check_labelled_texts(settings: DataSettings, raw: dict[str, RawSplit]) -> None:
+    """Refuse what `load_labelled_texts` refuses; nothing is dealt out, which takes scikit-learn.
+
+    Raises:  DataError as `load_labelled_texts`.
+    """
+    if settings.corrections:
+        load_labelled_texts(settings, raw)  # which of its rows are held out has a say
+        return
+    found = _number_splits(settings, raw)
+    if "validation" not in found.examples:
+        count_held_out(found.train, settings, found.labels)
 
 
 def load_training_rows(settings: DataSettings) -> tuple[RawSplit, Examples, tuple[str, ...]]:
@@ -146,6 +149,37 @@ def compute_fingerprint(labels: tuple[str, ...], *parts: Examples) -> str:
         for text in part.texts:
             digest.update(text.encode("utf-8") + b"\0")
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _NumberedSplits:
+    """All rows with their labels as numbers; `train` has those that training may take."""
+
+    labels: tuple[str, ...]
+    train: Examples
+    examples: dict[str, Examples]
+    where: str
+    notes: list[str]
+
+
+def _number_splits(settings: DataSettings, parts: dict[str, RawSplit]) -> _NumberedSplits:
+    if settings.corrections and settings.multi_label:
+        raise SettingsError(
+            "data.corrections: a review knows one label a text, and data.multi_label is set; "
+            "correct the labels in the data itself"
+        )
+    if "train" not in parts:
+        raise DataError(
+            f"{settings.source}: no train split; name a file train.csv (or .tsv, .jsonl, .parquet)"
+        )
+    notes: list[str] = []
+    parts = {name: _drop_empty(part, settings, notes) for name, part in parts.items()}
+    where, labels = parts["train"].where, _decide_labels(parts["train"], settings)
+    owner = "data.label_names" if settings.label_names else "the training split"
+    examples = {name: _number_labels(part, labels, owner) for name, part in parts.items()}
+    train = sample_examples(examples["train"], settings)
+    _check_counts(train, labels, where)
+    return _NumberedSplits(labels, train, examples, where, notes)
 
 
 def _drop_empty(part: RawSplit, settings: DataSettings, notes: list[str]) -> RawSplit:

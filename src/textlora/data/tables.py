@@ -15,9 +15,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from textlora.errors import DataError, shorten_message
 from textlora.system.text_stream import (
     STREAM,
@@ -119,6 +116,9 @@ def count_rows(path: Path) -> int:
     Raises:  DataError for an unknown ending.
     """
     if find_format(path) == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         try:
             return int(pq.read_metadata(path).num_rows)
         except (pa.ArrowInvalid, OSError):
@@ -230,6 +230,9 @@ def _read_txt(_path: Path, stream: IO[str], position: _Position) -> Iterator[Row
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         with pq.ParquetFile(path) as table:
             line = 0

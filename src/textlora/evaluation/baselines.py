@@ -20,8 +20,6 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.svm import LinearSVC
 
 from textlora.data.examples import Examples
 from textlora.runs.run_folder import BASELINE
@@ -64,6 +62,8 @@ class Baselines:
         """Answers of the linear model. Shapes: returns label ids, as in `Examples`."""
         if not self.vocabulary:
             return self.predict_majority(texts)
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
         counter = TfidfVectorizer(vocabulary=self.vocabulary, **_SETTINGS)
         counter.idf_ = self.idf
         scores = counter.transform(texts) @ self.weights + self.bias
@@ -75,6 +75,8 @@ class Baselines:
 
 def fit_baselines(train: Examples) -> Baselines:
     """Fit both on labelled texts. Texts without a word of two letters leave the first alone."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     majority = _find_majority(train)
     rare = 2 if len(train.texts) >= _RARE_FROM else 1
     counter = TfidfVectorizer(min_df=rare, **_SETTINGS)
@@ -101,12 +103,16 @@ def _find_majority(train: Examples) -> npt.NDArray[np.int64]:
 
 def _fit_one(counts: Any, train: Examples) -> tuple[npt.NDArray[Any], ...]:
     """Weights (scores, terms), bias, classes of a model that tells the labels apart."""
+    from sklearn.svm import LinearSVC
+
     model = LinearSVC(C=_C, random_state=0).fit(counts, train.label_ids)
     return model.coef_, model.intercept_, model.classes_
 
 
 def _fit_each(counts: Any, train: Examples) -> tuple[npt.NDArray[Any], ...]:
     """The same of a model for each label, that says whether a text has it."""
+    from sklearn.svm import LinearSVC
+
     size = train.label_ids.shape[1]
     weights, bias = np.zeros((size, counts.shape[1])), np.zeros(size)
     for label, truth in enumerate(train.label_ids.T):

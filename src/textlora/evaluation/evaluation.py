@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
-from sklearn.metrics import f1_score
 
 from textlora.checking.leaks import Leaks, find_leaks, find_set_leaks
 from textlora.data.examples import Examples
@@ -193,6 +192,8 @@ def _find_leaks(answers: Answers, part: Examples) -> Leaks:
 
 
 def _score_baselines(answers: Answers, baselines: Baselines) -> tuple[BaselineScore, ...]:
+    from sklearn.metrics import f1_score
+
     texts, label_ids = answers.examples.texts, answers.examples.label_ids
     what = "set of labels" if answers.examples.is_multi_label else "label"
     found = {f"most common {what}": baselines.predict_majority(texts)}

@@ -7,16 +7,19 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from textlora.data.examples import Examples
 from textlora.errors import ModelError
-from textlora.prediction.predictor import Predictor
 from textlora.runs.run_folder import PREDICTIONS
 from textlora.scoring.tasks import SingleLabel, Task
 from textlora.system.files import write_atomically
+
+if TYPE_CHECKING:
+    from textlora.prediction.predictor import Predictor
 
 _DIGITS = 6
 
@@ -66,7 +69,7 @@ class StoredAnswer:
     truncated: bool
 
 
-def answer_examples(predictor: Predictor, examples: Examples) -> Answers:
+def answer_examples(predictor: "Predictor", examples: Examples) -> Answers:
     """Let a classifier answer texts whose labels are numbered as its own."""
     start = time.perf_counter()
     found = predictor.predict_proba(examples.texts)

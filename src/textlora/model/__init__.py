@@ -18,12 +18,16 @@
     padding           From rows of real tokens to padded places, which attention reads, and back.
     plain_classifier  Classifiers of the engine's families as plain torch modules, without
                       transformers and PEFT.
+    positions         How long a text an encoder can read, from config.json alone where its family
+                      is a common one.
     prefix            The output of the layers below the lowest adapted one, computed once and
                       read in each epoch.
     projection        A frozen linear layer with its low-rank update, in place.
     targets           The setting `adapter.targets`: layers and terms as a recipe names them ->
                       layer by layer.
     token_cache       Token ids of large data sets, kept between runs.
+    tokenizer         A tokenizer read from its own file, without transformers, where that gives
+                      the same ids.
     torch_backend     Logits of many texts with torch: batches of similar length through the
                       engine.
 """

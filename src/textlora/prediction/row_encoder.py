@@ -11,16 +11,16 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from textlora.data.tables import Format, find_format
 from textlora.errors import DataError, shorten_message
 from textlora.system.text_stream import find_compression
 
-_ARROW_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_ARROW_TYPES = {str: "string", int: "int64", float: "float64", bool: "bool"}
 _BREAKS = re.compile(r"[\t\r\n]+")  # a text file is a line a row, a tab between columns
 # A spreadsheet takes a cell that begins so for a formula. The apostrophe is among them, so that
 # taking one away from each cell that begins with one gives back what was written.
@@ -81,6 +81,8 @@ class RowEncoder:
 
     def join(self, pieces: Iterable[bytes], target: Path) -> None:
         """Write the Parquet file that holds the pieces as row groups."""
+        import pyarrow.parquet as pq
+
         schema = self._schema or self._decide_schema([])
         with pq.ParquetWriter(target, schema, compression="zstd") as writer:
             for piece in filter(None, pieces):
@@ -89,6 +91,8 @@ class RowEncoder:
     def adopt(self, piece: bytes) -> None:
         """Go on with the types of an earlier piece."""
         if self._kind == "parquet":
+            import pyarrow.parquet as pq
+
             self._schema = pq.read_schema(io.BytesIO(piece))
 
     def _format_table(self, rows: Iterable[Sequence[Any]]) -> str:
@@ -109,10 +113,15 @@ class RowEncoder:
         if self._compression == "gz":
             return gzip.compress(content, mtime=0)
         if self._compression == "zst":
+            import pyarrow as pa
+
             return bytes(pa.compress(content, codec="zstd", asbytes=True))
         return content
 
     def _encode_parquet(self, rows: list[dict[str, Any]]) -> bytes:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         try:
             if self._schema is None:
                 self._schema = self._decide_schema(rows)
@@ -125,10 +134,13 @@ class RowEncoder:
             ) from None
         return stream.getvalue()
 
-    def _decide_schema(self, first: list[dict[str, Any]]) -> pa.Schema:
+    def _decide_schema(self, first: list[dict[str, Any]]) -> "pa.Schema":
+        import pyarrow as pa
+
         fields = []
         for name, kind in self._columns.items():
-            found = _ARROW_TYPES[kind] if kind else pa.array([row[name] for row in first]).type
+            values = [] if kind else [row[name] for row in first]
+            found = pa.type_for_alias(_ARROW_TYPES[kind]) if kind else pa.array(values).type
             fields.append((name, pa.string() if pa.types.is_null(found) else found))
         return pa.schema(fields)
 
@@ -142,6 +154,8 @@ def _format_cell(value: Any) -> Any:
 
 def merge_row_groups(sources: list[Path], places: list[tuple[int, int]], target: Path) -> None:
     """Write a Parquet file of row groups of others: `places` are (source, row group), in order."""
+    import pyarrow.parquet as pq
+
     tables = [pq.ParquetFile(source) for source in sources]
     try:
         schema = tables[0].schema_arrow

@@ -7,7 +7,6 @@ from textlora.errors import TextloraError
 from textlora.evaluation.evaluation import write_evaluations
 from textlora.evaluation.run_evaluation import RunEvaluation
 from textlora.evaluation.stored_predictions import write_answers
-from textlora.reporting.plots import save_pictures
 from textlora.runs.history import StepRecord
 
 
@@ -18,6 +17,8 @@ def save_results(
 
     Raises:  TextloraError if the folder cannot be written.
     """
+    from textlora.reporting.plots import save_pictures
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for item in results:

@@ -4,13 +4,11 @@ A classifier is calibrated when of all answers given with 80 % confidence 80 % a
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_softmax, logit
 
 from textlora.scoring.metrics import Interval, compute_wilson_interval
 
@@ -92,6 +90,8 @@ def fit_temperature(logits: npt.NDArray[np.floating], label_ids: npt.NDArray[np.
     Shapes:  logits (texts, labels); label_ids (texts,).
     Source:  Guo et al. 2017 (arXiv 1706.04599), section 4.2; the prior is ours.
     """
+    from scipy.special import log_softmax
+
     values = np.asarray(logits, dtype=np.float64)
     rows = np.arange(len(values))
 
@@ -99,8 +99,7 @@ def fit_temperature(logits: npt.NDArray[np.floating], label_ids: npt.NDArray[np.
         scaled = log_softmax(values / math.exp(log_temperature), axis=1)
         return float(-scaled[rows, label_ids].sum() + 0.5 * (log_temperature / _PRIOR_SPREAD) ** 2)
 
-    limits = (-_MAX_LOG_TEMPERATURE, _MAX_LOG_TEMPERATURE)
-    return math.exp(minimize_scalar(compute_loss, bounds=limits, method="bounded").x)
+    return _find_lowest(compute_loss)
 
 
 def fit_set_temperature(
@@ -118,14 +117,15 @@ def fit_set_temperature(
         losses = np.logaddexp(0.0, -signed / math.exp(log_temperature))
         return float(losses.sum() + 0.5 * (log_temperature / _PRIOR_SPREAD) ** 2)
 
-    limits = (-_MAX_LOG_TEMPERATURE, _MAX_LOG_TEMPERATURE)
-    return math.exp(minimize_scalar(compute_loss, bounds=limits, method="bounded").x)
+    return _find_lowest(compute_loss)
 
 
 def apply_temperature(
     probabilities: npt.NDArray[np.floating], temperature: float
 ) -> npt.NDArray[np.float64]:
     """Probabilities as another temperature gives them, from those of temperature 1."""
+    from scipy.special import log_softmax
+
     logits = np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny))
     return np.exp(log_softmax(logits / temperature, axis=1))
 
@@ -162,6 +162,8 @@ def compute_set_calibration(
 
     Shapes:  label_ids (texts, labels) of 0 and 1, probabilities the same.
     """
+    from scipy.special import expit, logit
+
     values = probabilities.astype(np.float64)
     truth = label_ids == 1
     bins = _fill_bins(values.ravel(), truth.ravel())
@@ -212,6 +214,14 @@ def compute_coverage(
             _measure_threshold(share, limit, confidence, right) for share, limit in wanted.items()
         ),
     )
+
+
+def _find_lowest(compute_loss: Callable[[float], float]) -> float:
+    """The temperature whose logarithm has the lowest loss."""
+    from scipy.optimize import minimize_scalar
+
+    limits = (-_MAX_LOG_TEMPERATURE, _MAX_LOG_TEMPERATURE)
+    return math.exp(minimize_scalar(compute_loss, bounds=limits, method="bounded").x)
 
 
 def _find_thresholds(

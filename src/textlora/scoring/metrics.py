@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 _Z_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
@@ -81,6 +80,8 @@ def compute_scores(
     Units:   shares 0..1; loss in nats.
     Source:  intervals: Wilson 1927, Journal of the American Statistical Association 22(158).
     """
+    from sklearn.metrics import confusion_matrix
+
     predicted_ids = probabilities.argmax(axis=1)
     counts = confusion_matrix(label_ids, predicted_ids, labels=np.arange(len(labels)))
     correct = int(np.trace(counts))
@@ -118,6 +119,8 @@ def _average(
     present: npt.NDArray[np.int64],
     way: str,
 ) -> Averages:
+    from sklearn.metrics import precision_recall_fscore_support
+
     precision, recall, f1, _ = precision_recall_fscore_support(
         label_ids, predicted_ids, labels=present, average=way, zero_division=0.0
     )

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score
 
 from textlora.scoring.metrics import Averages, Interval, compute_wilson_interval
 
@@ -133,6 +132,8 @@ def _score_label(
     truth: npt.NDArray[np.int64],
     probabilities: npt.NDArray[np.floating],
 ) -> LabelScores:
+    from sklearn.metrics import average_precision_score
+
     (label, threshold), (total, predicted, correct) = about, counts
     return LabelScores(
         label=label,

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest, t, ttest_ind
 
 from textlora.scoring.metrics import Interval
 
@@ -75,6 +74,8 @@ def compare_answers(
     Source:  McNemar 1947, Psychometrika 12(2), in its exact form; percentile bootstrap over texts,
     which is too narrow for a handful of differing texts: about zero the test decides.
     """
+    from scipy.stats import binomtest
+
     total = len(first)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     # Drawing texts anew is drawing the counts of the three kinds of texts anew.
@@ -109,6 +110,8 @@ def compute_spread(values: Sequence[float], most: float = math.inf) -> Spread:
     The values lie between 0 and `most`, and so does the interval: of few that differ much,
     Student's would reach beyond.
     """
+    from scipy.stats import t
+
     count, mean, deviation = len(values), float(np.mean(values)), float(np.std(values, ddof=1))
     if min(values) == max(values):
         mean, deviation = values[0], 0.0  # not what rounding leaves of it
@@ -153,6 +156,8 @@ def compare_repeats(first: Sequence[float], second: Sequence[float]) -> Repeated
 
     Source:  Welch 1947, Biometrika 34: a t-test without equal variances.
     """
+    from scipy.stats import ttest_ind
+
     one, two = compute_spread(first), compute_spread(second)
     difference, noise = one.mean - two.mean, max(one.deviation, two.deviation)
     if noise == 0.0:

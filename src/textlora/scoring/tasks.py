@@ -12,7 +12,6 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit
 
 from textlora.data.multilabel_cells import join_labels
 from textlora.scoring.calibration import fit_set_temperature, fit_temperature
@@ -149,6 +148,8 @@ class MultiLabel:
         """One probability for each label, each on its own."""
         if not len(logits):
             return np.zeros((0, num_labels), np.float32)
+        from scipy.special import expit
+
         return expit(logits / np.float32(temperature)).astype(np.float32)
 
     def decide(self, probabilities: Floats) -> LabelIds:
@@ -157,6 +158,8 @@ class MultiLabel:
 
     def margin(self, logits: Floats, temperature: float) -> npt.NDArray[np.float64]:
         """How far the nearest label is from its threshold. Shapes: returns (texts,)."""
+        from scipy.special import logit
+
         limits = temperature * logit(self.list_thresholds(logits.shape[1]))
         return np.abs(logits - limits).min(axis=1)
 

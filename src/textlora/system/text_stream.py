@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
-import pyarrow as pa
-
 from textlora.errors import DataError
 
 Compression = Literal["", "gz", "zst"]
@@ -54,6 +52,8 @@ def open_raw(path: Path) -> "Iterator[io.BufferedReader[Any]]":
         with io.BufferedReader(_Stdin(), 1 << 20) as stream:
             yield stream
     elif compression == "zst":
+        import pyarrow as pa
+
         with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as stream:
             yield io.BufferedReader(stream, 1 << 20)
     else:
