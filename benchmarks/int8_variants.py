@@ -79,7 +79,7 @@ def main() -> None:
     calibration = tokenize(loaded.tokenizer, validation[:300], length)
     probe = tokenize(loaded.tokenizer, validation[300:], length)
     dtype = pick_dtype("auto", pick_device())
-    exact = OpenVinoBackend(graph, torch.float32, pad_id).compute_logits(probe)
+    exact = OpenVinoBackend(graph, "float32", pad_id).compute_logits(probe)
     found = {str(dtype): measure(graph, pad_id, probe, exact, dtype)}
     for name, (smoothing, left) in (USED if options.used else VARIANTS).items():
         quantized = quantize(graph.clone(), calibration, pad_id, smoothing, left)

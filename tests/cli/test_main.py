@@ -371,9 +371,10 @@ def test_a_run_that_is_stopped_before_its_first_step_says_how_it_goes_on(tiny_be
     words = [str(word) for word in training_words(tiny_bert, data, tmp_path / "run")]
     code = (  # the signal comes while the data is read
         "import signal, sys\n"
-        "from textlora import cli, sources\n"
+        "from textlora.cli import main\n"
+        "from textlora.data import sources\n"
         "sources.read_splits = lambda *_, **__: signal.raise_signal(signal.SIGINT)\n"
-        "cli.main(sys.argv[1:])"
+        "main.main(sys.argv[1:])"
     )
     process = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False

@@ -11,7 +11,6 @@ from textlora.errors import SettingsError
 from textlora.model import encoder
 from textlora.model.adapters import (
     attach_adapter,
-    cast_frozen,
     find_wrapped_modules,
     merge_adapter,
     plan_adapter,
@@ -19,6 +18,7 @@ from textlora.model.adapters import (
 )
 from textlora.model.encoder import find_new_parameters
 from textlora.model.encoder_files import EncoderFiles
+from textlora.model.number_format import cast_frozen
 from textlora.settings import AdapterSettings, DropoutSettings, ModelSettings, load_recipe
 
 LABELS = ("a", "b", "c", "d")

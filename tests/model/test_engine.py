@@ -7,16 +7,11 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from textlora.model import encoder
-from textlora.model.adapters import (
-    attach_adapter,
-    cast_frozen,
-    merge_adapter,
-    plan_adapter,
-    set_dropout,
-)
+from textlora.model.adapters import attach_adapter, merge_adapter, plan_adapter, set_dropout
 from textlora.model.batching import TokenizedTexts, make_batch
 from textlora.model.encoder_files import EncoderFiles
 from textlora.model.engine import Engine
+from textlora.model.number_format import cast_frozen
 from textlora.settings import AdapterSettings, DropoutSettings
 
 PACKED = {"bert", "roberta", "electra", "mpnet"}

@@ -16,8 +16,9 @@ from textlora.model import encoder, encoder_files
 from textlora.model.batching import TokenizedTexts
 from textlora.model.engine import Engine
 from textlora.model.torch_backend import TorchBackend, compute_logits
-from textlora.prediction import openvino_backend
-from textlora.prediction.openvino_backend import OpenVinoBackend, convert
+from textlora.prediction import openvino_conversion
+from textlora.prediction.openvino_backend import OpenVinoBackend
+from textlora.prediction.openvino_conversion import convert
 from textlora.prediction.predictor import Predictor
 from textlora.settings import ModelSettings
 
@@ -65,20 +66,20 @@ def test_a_graph_answers_as_the_model_for_texts_of_every_length(family, tmp_path
     tokens = make_tokens(list(range(1, 62)))
     expected = compute_logits(Engine(model, pad_id), tokens)
     graph = convert(model, pad_id, 64, 64)
-    found = OpenVinoBackend(graph, torch.float32, pad_id).compute_logits(tokens)
+    found = OpenVinoBackend(graph, "float32", pad_id).compute_logits(tokens)
     assert np.abs(found - expected).max() < FLOAT32_TOLERANCE
-    alone = OpenVinoBackend(graph, torch.float32, pad_id).compute_logits(tokens.take(np.array([0])))
+    alone = OpenVinoBackend(graph, "float32", pad_id).compute_logits(tokens.take(np.array([0])))
     assert np.abs(alone - expected[:1]).max() < FLOAT32_TOLERANCE
 
 
 def test_a_graph_that_answers_otherwise_is_refused(tiny_bert, monkeypatch):
     model = load_model(tiny_bert)
-    kept = openvino_backend._Packed.forward
+    kept = openvino_conversion._Packed.forward
 
     def forget_a_length(self, token_ids, positions, starts, places, mask, order):
         return kept(self, token_ids, positions, starts, places, mask, order) * int(places.shape[1])
 
-    monkeypatch.setattr(openvino_backend._Packed, "forward", forget_a_length)
+    monkeypatch.setattr(openvino_conversion._Packed, "forward", forget_a_length)
     with pytest.raises(ModelError, match=r"converts this encoder wrongly \(logits differ by"):
         convert(model, 0, 64, 64)
 

@@ -408,7 +408,7 @@ def test_a_killed_command_continues_to_the_same_bytes(tiny_run, tmp_path, target
     code = f"""
 import os, signal, sys
 from pathlib import Path
-from textlora import chunkfile, filepredict
+from textlora.prediction import chunk_file, file_prediction
 from textlora.prediction.file_prediction import predict_files
 from textlora.prediction.output_columns import FileOptions
 from textlora.prediction.inputs import find_inputs

@@ -29,8 +29,7 @@ from textlora.budgeting.speed import LayerSizes, Speed, measure_speed
 from textlora.data.labelled_texts import LabelledTexts
 from textlora.model import encoder, encoder_files
 from textlora.model.adapters import AdapterPlan
-from textlora.model.batching import tokenize
-from textlora.model.engine import MAX_TOKENS
+from textlora.model.batching import MAX_TOKENS, tokenize
 from textlora.model.prefix import is_reread
 from textlora.settings import ModelSettings, Recipe
 from textlora.system.runtime import measure_peak_memory, pick_device, pick_dtype

@@ -20,7 +20,7 @@ from textlora.data.sources import RawSplit
 from textlora.errors import DataError, SettingsError
 from textlora.model import encoder, encoder_files
 from textlora.model.batching import TokenizedTexts, make_batch, tokenize
-from textlora.model.torch_backend import compute_by_groups
+from textlora.model.logits import compute_by_groups
 from textlora.settings import Recipe
 from textlora.system import runtime
 

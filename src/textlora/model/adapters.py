@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
@@ -36,7 +35,6 @@ _SUFFIXES: dict[Matrix, tuple[str, ...]] = {
     "ffn_in": ("intermediate.dense", "ffn.lin1", "mlp.Wi"),
     "ffn_out": ("output.dense", "ffn.lin2", "mlp.Wo"),
 }  # fmt: skip
-_INSIDE_ENCODER = re.compile(r"(^|\.)(embeddings(_project)?|encoder|transformer|layers?)(\.|$)")
 _LAYER = re.compile(r"^(?P<stem>.*\blayers?)\.(?P<index>\d+)\.(?P<suffix>.+)$")
 
 
@@ -165,28 +163,6 @@ def wrap_model(model: nn.Module, config: LoraConfig) -> PeftModel:
         return get_peft_model(model, config, autocast_adapter_dtype=False)
 
 
-def cast_frozen(model: nn.Module, trained_modules: Iterable[str], dtype: torch.dtype) -> None:
-    """Cast the weights to `dtype`, but keep the modules trained whole (the head) in float32.
-
-    Their inputs are cast on entry. The head's logits decide labels, and bfloat16 has 8 bits: ties
-    between classes would be common.
-    """
-    if dtype == torch.float32:
-        return
-    kept: set[int] = set()
-    # Inside the encoder a float32 island would feed float32 into bfloat16 layers; the head and what
-    # stands right before it (a pooler) do not.
-    names = {name for name in trained_modules if not _INSIDE_ENCODER.search(name)}
-    for name, module in model.named_modules():
-        # Under PEFT the name is that of the wrapper, which holds the trained copy.
-        if name.removeprefix("base_model.model.") in names:
-            kept.update(id(tensor) for tensor in module.parameters())
-            module.register_forward_pre_hook(_cast_inputs)
-    for tensor in (*model.parameters(), *model.buffers()):
-        if id(tensor) not in kept and tensor.is_floating_point():
-            tensor.data = tensor.data.to(dtype)
-
-
 def set_dropout(model: nn.Module, probability: float, scope: str) -> int:
     """Set the dropout of the adapters (scope "adapter") or of every dropout module ("all").
 
@@ -205,13 +181,6 @@ def set_dropout(model: nn.Module, probability: float, scope: str) -> int:
 def merge_adapter(model: PeftModel) -> nn.Module:
     """The plain model with W + (alpha / rank) B A in place of W; do this in float32, cast later."""
     return model.merge_and_unload()
-
-
-def _cast_inputs(_module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
-    return tuple(
-        value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
-        for value in inputs
-    )
 
 
 def find_matrices(model: nn.Module, settings: AdapterSettings) -> list[PlannedMatrix]:

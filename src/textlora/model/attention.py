@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import sdpa_mask
 
 NAME = "textlora"
 
@@ -54,6 +52,9 @@ def attend(
 
 def register() -> str:
     """Make the choice known to transformers; returns the name to load a model with."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
     AttentionInterface.register(NAME, _attend_padded)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     return NAME

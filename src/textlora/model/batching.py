@@ -7,12 +7,17 @@ once an epoch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+if TYPE_CHECKING:
+    import torch
+
+# Tokens of a batch. On a CPU enough to fill its matrix units, little for its caches; a GPU wants
+# several thousand more, so that its kernels take longer than their launch.
+MAX_TOKENS = {"cpu": 4_096, "cuda": 32_768}
 # Texts are sorted by length inside windows of this many batches, not overall: full sorting would
 # show the model short texts first.
 _WINDOW_BATCHES = 50
@@ -61,6 +66,8 @@ class TokenizedTexts:
 class Batch:
     """Some texts, one after the other in one row, and where each token stands if padded.
 
+    Its arrays are numpy's (`arrange_batch`) or torch's (`make_batch`).
+
     The row ends with at least one token that belongs to no text and is read by none: it stands at
     every place of padding, and makes the length of the row a round number.
 
@@ -71,28 +78,27 @@ class Batch:
     """
 
     num_tokens: int
-    token_ids: torch.Tensor
-    positions: torch.Tensor
-    starts: torch.Tensor
-    places: torch.Tensor
-    mask: torch.Tensor
-    order: torch.Tensor
+    token_ids: Any
+    positions: Any
+    starts: Any
+    places: Any
+    mask: Any
+    order: Any
 
-    def to(self, device: torch.device) -> "Batch":
-        """The same on another device."""
+    def to(self, device: "torch.device") -> "Batch":
+        """The same on another device; of torch's arrays."""
         if device.type == "cpu":
             return self
         tensors = [getattr(self, field.name) for field in fields(self)[1:]]
         moved = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
         return Batch(self.num_tokens, *moved)
 
-    def pad(self, pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def pad(self, pad_id: int) -> tuple[Any, Any]:
         """Token ids and attention mask, both (texts, length) int64, for models that need them."""
-        longest = int(self.mask.sum(dim=1).max())
-        width = _round_up(longest, _LENGTH_MULTIPLE)
+        width = _round_up(int(self.mask.sum(1).max()), _LENGTH_MULTIPLE)
         mask = self.mask[:, :width]
-        token_ids = self.token_ids[self.places[:, :width]].masked_fill(~mask, pad_id)
-        return token_ids, mask.long()
+        token_ids = self.token_ids[self.places[:, :width]]
+        return token_ids * mask + pad_id * ~mask, mask * 1
 
 
 def limit_length(tokenizer: Any, max_length: int) -> Any:
@@ -121,10 +127,16 @@ def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> Tokenized
 
 
 def make_batch(texts: TokenizedTexts, indices: npt.NDArray[np.int64]) -> Batch:
-    """The chosen texts as one row.
+    """The chosen texts as one row, for torch. Shapes: indices (texts,)."""
+    import torch
 
-    Shapes:  indices (texts,).
-    """
+    found = arrange_batch(texts, indices)
+    arrays = (getattr(found, field.name) for field in fields(found)[1:])
+    return Batch(found.num_tokens, *map(torch.from_numpy, arrays))
+
+
+def arrange_batch(texts: TokenizedTexts, indices: npt.NDArray[np.int64]) -> Batch:
+    """The chosen texts as one row, in numpy's arrays. Shapes: indices (texts,)."""
     lengths = texts.lengths[indices]
     tokens = int(lengths.sum())
     total = _round_up(tokens + 1, _ROW_MULTIPLE)
@@ -138,8 +150,7 @@ def make_batch(texts: TokenizedTexts, indices: npt.NDArray[np.int64]) -> Batch:
     token_ids[:tokens] = np.concatenate([texts.select(int(index)) for index in indices])
     positions = order % width
     places = np.where(mask, starts[:, None] + columns, tokens)
-    arrays = (token_ids, positions, starts, places, mask, order)
-    return Batch(tokens, *map(torch.from_numpy, arrays))
+    return Batch(tokens, token_ids, positions, starts, places, mask, order)
 
 
 def compute_epoch_batches(

@@ -11,20 +11,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from textlora.model.attention import attend
-from textlora.model.batching import Batch
+from textlora.model.batching import MAX_TOKENS, Batch
 from textlora.model.heads import find_pooling, pool
 from textlora.model.padding import gather, spread
-from textlora.model.projection import AnyProjection, PackedProjection, Projection, is_supported
+from textlora.model.projection import (
+    AnyProjection,
+    PackedProjection,
+    Projection,
+    find_loaded_class,
+    is_supported,
+)
 
-# Tokens of a batch. On a CPU enough to fill its matrix units, little for its caches; a GPU wants
-# several thousand more, so that its kernels take longer than their launch.
-MAX_TOKENS = {"cpu": 4_096, "cuda": 32_768}
 _FAMILIES = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet"}
 _PARTS = ("embeddings", "embeddings_project", "encoder")  # the second in ELECTRA alone
 
@@ -73,7 +73,7 @@ class Engine:
         self.model = model
         self.max_tokens = MAX_TOKENS.get(self.device.type, 4_096)
         self._pad_id = pad_id
-        self._base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+        self._base: Any = _unwrap(model)
         self._encoder: Any = self._base.base_model
         self._pooling = find_pooling(self._base)
         self._layers = self._find_layers()
@@ -247,12 +247,20 @@ class Engine:
         # Layers that the checkpoint lacks are trained whole, behind a wrapper of PEFT.
         parts = (getattr(self._encoder, name, None) for name in _PARTS)
         inside = [module for part in parts if part is not None for module in part.modules()]
-        if any(isinstance(module, ModulesToSaveWrapper) for module in inside):
+        wrapper = find_loaded_class("peft.utils.other", "ModulesToSaveWrapper")
+        if any(isinstance(module, wrapper) for module in inside):
             return []
-        linears = [m for m in inside if isinstance(m, nn.Linear | BaseTunerLayer)]
+        adapted = find_loaded_class("peft.tuners.tuners_utils", "BaseTunerLayer")
+        linears = [m for m in inside if isinstance(m, (nn.Linear, adapted))]
         if not all(map(is_supported, linears)):
             return []
         return [_take_apart(layer) for layer in self._encoder.encoder.layer]
+
+
+def _unwrap(model: Any) -> Any:
+    """The model inside PEFT's wrapper, or itself."""
+    wrapper = find_loaded_class("peft.peft_model", "PeftModel")
+    return model.get_base_model() if isinstance(model, wrapper) else model
 
 
 def _is_gelu(activation: nn.Module) -> bool:

@@ -5,14 +5,16 @@ trained: 593,668 of the 814,852 parameters of the reference recipe. A linear hea
 width 768 has 3,076.
 """
 
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
-from transformers.modeling_outputs import SequenceClassifierOutput
 
 from textlora.settings import Head
+
+if TYPE_CHECKING:
+    from transformers.modeling_outputs import SequenceClassifierOutput
 
 Pooling = Literal["first", "mean"]
 HEAD = "classifier"  # transformers' name for it, which PEFT trains and saves whole
@@ -82,8 +84,10 @@ class _LinearHead:
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         **options: Any,
-    ) -> SequenceClassifierOutput:
+    ) -> "SequenceClassifierOutput":
         """Logits, and with `labels` the loss, as transformers' own classes give them."""
+        from transformers.modeling_outputs import SequenceClassifierOutput
+
         options.pop("return_dict", None)
         hidden = self.base_model(
             input_ids=input_ids,

@@ -4,10 +4,10 @@ y = x W' + b + scale * (dropout(x) A') B'. PEFT's layer computes the same out of
 its dropout masks with torch's generator of single floats (docs/experiments.md has what that costs).
 """
 
+import sys
 from typing import Any
 
 import torch
-from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.functional import linear
@@ -15,12 +15,20 @@ from torch.nn.functional import linear
 _MASK_VALUES = 1 << 16  # a mask compares 16 random bits: probabilities are exact to 1 / 65,536
 
 
+def find_loaded_class(module: str, name: str) -> Any:
+    """A class of a library that is loaded; none, `()`, where it is not: nothing is one of it then.
+
+    A classifier that answers without PEFT must not load it only to ask.
+    """
+    return getattr(sys.modules.get(module), name, ())
+
+
 class Projection:
     """A linear layer, plain or with an adapter; it holds no weights of its own."""
 
     def __init__(self, layer: nn.Module) -> None:
         self._layer: Any = layer
-        self._is_adapted = isinstance(layer, LoraLinear)
+        self._is_adapted = isinstance(layer, find_loaded_class("peft.tuners.lora.layer", "Linear"))
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Shapes: inputs (tokens, in); returns (tokens, out)."""
@@ -84,13 +92,14 @@ def _can_pack() -> bool:
 
 def is_supported(layer: nn.Module) -> bool:
     """Whether `Projection` computes just what the module does: plain, or PEFT's plain LoRA."""
-    if isinstance(layer, LoraLinear):
+    if isinstance(layer, find_loaded_class("peft.tuners.lora.layer", "Linear")):
+        adapted: Any = layer
         return (
-            type(layer.base_layer) is nn.Linear
-            and list(layer.active_adapters) == ["default"]
-            and "default" in layer.lora_A
-            and not (layer.lora_variant or layer.merged or layer.disable_adapters)
-            and not (layer.fan_in_fan_out or layer.lora_B["default"].bias is not None)
+            type(adapted.base_layer) is nn.Linear
+            and list(adapted.active_adapters) == ["default"]
+            and "default" in adapted.lora_A
+            and not (adapted.lora_variant or adapted.merged or adapted.disable_adapters)
+            and not (adapted.fan_in_fan_out or adapted.lora_B["default"].bias is not None)
         )
     return type(layer) is nn.Linear
 

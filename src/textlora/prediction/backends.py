@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,8 @@ import numpy.typing as npt
 from textlora.data.cleaning import clean_text
 from textlora.data.labelled_texts import load_labelled_texts
 from textlora.errors import DataError, ModelError, SettingsError
-from textlora.model.adapters import find_wrapped_modules, merge_adapter
 from textlora.model.batching import TokenizedTexts, tokenize
-from textlora.model.torch_backend import Backend, TorchBackend
+from textlora.model.logits import Backend
 from textlora.prediction import openvino_backend
 from textlora.prediction.cascade import CascadeBackend, find_margin
 from textlora.prediction.openvino_backend import OpenVinoBackend
@@ -43,6 +42,10 @@ from textlora.system.files import (
     write_file,
     write_json,
 )
+
+if TYPE_CHECKING:
+    from textlora.model.plain_classifier import MergedModel
+    from textlora.model.torch_backend import TorchBackend
 
 Say = Callable[[str], None]
 MAX_FLIPS = 0.005  # of the probe's labels
@@ -101,23 +104,32 @@ class _Maker:
     def __init__(self, run: LoadedRun, say: Say) -> None:
         self._run, self._say = run, say
         self._pad_id = int(run.tokenizer.pad_token_id)
-        self._dtype = runtime.pick_dtype(run.recipe.training.precision, runtime.pick_device())
-        self._heads = find_wrapped_modules(run.model)
+        self._dtype = runtime.name_dtype(run.recipe.training.precision, runtime.name_device())
         self._task = find_task(run.recipe.data, run.manifest.thresholds)
-        self._model = merge_adapter(run.model)
+        self._merged: MergedModel | None = None
         self._graph: Any = None  # in float32
         self._torch: TorchBackend | None = None
         self._opened: dict[str, Backend] = {}
         self._parts: tuple[TokenizedTexts, TokenizedTexts] | None = None
 
-    def make_torch(self) -> TorchBackend:
+    def make_torch(self) -> "TorchBackend":
         if self._torch is None:
-            self._torch = TorchBackend(self._model, self._heads, self._dtype, self._pad_id)
+            import torch
+
+            from textlora.model.torch_backend import TorchBackend
+
+            merged, dtype = self._merge(), getattr(torch, self._dtype)
+            self._torch = TorchBackend(merged.model, merged.whole, dtype, self._pad_id)
         return self._torch
+
+    def _merge(self) -> "MergedModel":
+        if self._merged is None:
+            self._merged = self._run.merge()
+        return self._merged
 
     def find_fastest(self) -> Backend:
         """As `auto` chooses; remembered for this machine."""
-        if runtime.pick_device().type != "cpu":
+        if runtime.name_device() != "cpu":
             return self.make_torch()
         try:
             key = self._describe("auto", int8=True) | {"machine": _describe_machine()}
@@ -192,9 +204,11 @@ class _Maker:
     def _make(self, folder: Path, key: dict[str, Any], *, int8: bool) -> tuple[Any, Probe | None]:
         """Convert, and keep what was converted if the run folder can be written."""
         if self._graph is None:
-            vocabulary = int(self._model.config.vocab_size)  # type: ignore[union-attr, arg-type]
-            self._graph = openvino_backend.convert(
-                self._model, self._pad_id, self._run.manifest.max_length, vocabulary
+            model: Any = self._merge().model
+            from textlora.prediction import openvino_conversion
+
+            self._graph = openvino_conversion.convert(
+                model, self._pad_id, self._run.manifest.max_length, int(model.config.vocab_size)
             )
         with tempfile.TemporaryDirectory() as name:
             scratch = Path(name)
@@ -282,7 +296,7 @@ class _Maker:
         return {
             "name": name,
             "classifier": self._run.fingerprint,
-            "dtype": str(self._dtype).removeprefix("torch."),
+            "dtype": self._dtype,
             "packages": openvino_backend.describe_versions(int8=int8),
         }
 

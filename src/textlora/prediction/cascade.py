@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textlora.model.batching import TokenizedTexts
-from textlora.model.torch_backend import Backend, Check, go_on
+from textlora.model.logits import Backend, Check, go_on
 
 _EXPECTED_FLIPS = 0.001  # of all texts: a fifth of what is allowed (backends.MAX_FLIPS)
 MeasureMargin = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.floating]]

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from textlora.data.cleaning import clean_text
 from textlora.model.batching import tokenize
-from textlora.model.torch_backend import Check, go_on
+from textlora.model.logits import Check, go_on
 from textlora.prediction.backends import open_backend
-from textlora.runs.loaded_run import LoadedRun, load_run
+from textlora.runs.loaded_run import LoadedRun, open_run
 from textlora.scoring.tasks import MultiLabel, find_task
 from textlora.settings import BackendName, Recipe
 from textlora.system.progress import Reporter
@@ -94,7 +94,7 @@ class Predictor:
         Raises:  ModelError if the run, or the encoder it needs, is missing or damaged, or the
         backend cannot be had.
         """
-        return cls(load_run(Path(run)), backend, report)
+        return cls(open_run(Path(run)), backend, report)
 
     def predict_proba(self, texts: Sequence[str], check: Check = go_on) -> Probabilities:
         """Probability of each label for each text, in the order of `labels`.

@@ -3,16 +3,15 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from textlora.errors import ModelError, SettingsError, shorten_message
-from textlora.model import encoder, encoder_files
-from textlora.model.adapters import find_wrapped_modules, wrap_model
+from textlora.model import encoder_files
+from textlora.model.encoder_config import read_encoder_config
 from textlora.model.encoder_files import EncoderFiles
 from textlora.runs.run_folder import (
     ADAPTER,
@@ -27,17 +26,64 @@ from textlora.runs.run_folder import (
 from textlora.settings import ModelSettings, Recipe, load_recipe
 from textlora.system.files import find_damage, find_pickle
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    from textlora.model.plain_classifier import MergedModel, PlainAdapter
+
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A trained classifier in memory, in float32 and not merged."""
+    """A trained classifier, every file of it checked; a model is built of it when asked for."""
 
     folder: Path
     recipe: Recipe
     labels: tuple[str, ...]
     manifest: Manifest
-    model: PeftModel
+    encoder: EncoderFiles
     tokenizer: Any
+
+    @cached_property
+    def model(self) -> "PeftModel":
+        """The classifier as transformers and PEFT build it, in float32 and not merged.
+
+        Raises:  ModelError if adapter and encoder do not fit.
+        """
+        from textlora.model import encoder
+
+        problem_type, head = self.recipe.data.problem_type, self.recipe.model.head
+        loaded = encoder.load_encoder(
+            self.encoder, self.labels, head=head, problem_type=problem_type
+        )
+        encoder.check_tokenizer(self.tokenizer, loaded.model, f"{self.folder}")
+        return _load_adapter(self._adapter, loaded.model, loaded.new_parameters).eval()
+
+    def merge(self) -> "MergedModel":
+        """The classifier with its adapter merged, in float32, without those libraries if it can be.
+
+        Raises:  ModelError if adapter and encoder do not fit.
+        """
+        from textlora.model import plain_classifier
+
+        merged = plain_classifier.merge_plain(
+            read_encoder_config(self.encoder.folder),
+            self.recipe.model.head,
+            len(self.labels),
+            lambda: _read_weights(*encoder_files.list_weights(self.encoder.folder)),
+            _read_adapter(self._adapter),
+        )
+        if merged is not None:
+            return merged
+        from textlora.model.adapters import find_wrapped_modules, merge_adapter
+
+        whole = find_wrapped_modules(self.model)
+        merged = plain_classifier.MergedModel(merge_adapter(self.model), whole)
+        del self.__dict__["model"]  # PEFT merges in place: it is no longer what it says
+        return merged
+
+    @property
+    def _adapter(self) -> Path:
+        return find_classifier(self.folder) / ADAPTER
 
     @property
     def fingerprint(self) -> str:
@@ -54,9 +100,19 @@ class LoadedRun:
 
 
 def load_run(run: Path) -> LoadedRun:
-    """Load a classifier, after checking every file of it and the encoder it was trained on.
+    """Read a classifier as `open_run` does, and build its model at once.
 
-    Raises:  ModelError naming the file that is missing or changed, or what does not fit.
+    Raises:  ModelError as `open_run`, or where adapter and encoder do not fit.
+    """
+    opened = open_run(run)
+    _ = opened.model
+    return opened
+
+
+def open_run(run: Path) -> LoadedRun:
+    """Read a classifier after checking every file of it and the encoder it was trained on.
+
+    Raises:  ModelError naming the file that is missing or changed.
     """
     manifest = read_manifest(run)
     inside = find_classifier(run)
@@ -79,12 +135,10 @@ def load_run(run: Path) -> LoadedRun:
         raise ModelError(f"{run}: {error}") from None
     files = _locate_base(run, manifest.base, recipe.model)
     _refuse_code(inside / ADAPTER)
+    from textlora.model import encoder
+
     tokenizer = encoder.load_tokenizer(inside / ADAPTER, str(run / ADAPTER))
-    problem_type = recipe.data.problem_type
-    loaded = encoder.load_encoder(files, labels, head=recipe.model.head, problem_type=problem_type)
-    encoder.check_tokenizer(tokenizer, loaded.model, f"{run}")
-    model = _load_adapter(inside / ADAPTER, loaded.model, loaded.new_parameters)
-    return LoadedRun(run, recipe, labels, manifest, model.eval(), tokenizer)
+    return LoadedRun(run, recipe, labels, manifest, files, tokenizer)
 
 
 def load_base_model(run: str | Path) -> Any:
@@ -136,7 +190,29 @@ def _refuse_code(folder: Path) -> None:
             )
 
 
-def _load_adapter(folder: Path, model: Any, new_parameters: tuple[str, ...]) -> PeftModel:
+def _read_weights(*paths: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return {name: tensor for path in paths for name, tensor in load_file(path).items()}
+
+
+def _read_adapter(folder: Path) -> "PlainAdapter":
+    from textlora.model.plain_classifier import PlainAdapter
+
+    try:
+        settings = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+        return PlainAdapter(settings, _read_weights(folder / WEIGHTS))
+    except (SafetensorError, ValueError, OSError) as error:
+        reason = shorten_message(error)
+        raise ModelError(f"{folder}: does not fit the encoder ({reason}); retrain") from None
+
+
+def _load_adapter(folder: Path, model: Any, new_parameters: tuple[str, ...]) -> "PeftModel":
+    from peft import LoraConfig, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    from textlora.model.adapters import find_wrapped_modules, wrap_model
+
     try:
         config = LoraConfig.from_pretrained(str(folder), local_files_only=True)
         state = load_file(folder / WEIGHTS)

@@ -21,11 +21,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-from peft import PeftModel, get_peft_model_state_dict
-from safetensors.torch import save
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from textlora.errors import ModelError, SettingsError
 from textlora.model.encoder_files import EncoderFiles, Fingerprint
@@ -40,6 +36,10 @@ from textlora.system.files import (
     write_atomically,
     write_file,
 )
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
 
 FORMAT_VERSION = 1
 VERSION = version("textlora")
@@ -89,8 +89,8 @@ class Manifest:
 class TrainedModel:
     """What a classifier is made of. `weights` are the trained parameters by name, in float32."""
 
-    model: PeftModel
-    weights: dict[str, Tensor]
+    model: "PeftModel"
+    weights: dict[str, "Tensor"]
     tokenizer: Any
     labels: tuple[str, ...]
     files: EncoderFiles
@@ -204,6 +204,9 @@ def refuse_run(folder: Path) -> None:
 
 
 def _write_adapter(folder: Path, trained: TrainedModel, recipe: Recipe, manifest: Manifest) -> None:
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save
+
     model = trained.model
     # False: the automatic choice asks the Hub about the vocabulary, even for a local model.
     state = get_peft_model_state_dict(

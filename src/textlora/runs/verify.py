@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from textlora.errors import ModelError, TextloraError
-from textlora.model.adapters import cast_frozen, find_wrapped_modules
+from textlora.model.adapters import find_wrapped_modules
 from textlora.model.batching import tokenize
 from textlora.model.engine import Engine
+from textlora.model.number_format import cast_frozen
 from textlora.model.torch_backend import compute_logits
 from textlora.runs.loaded_run import load_run
 from textlora.system.runtime import pick_device, pick_dtype

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Size, Tensor, nn
 
-from textlora.model.adapters import cast_frozen
+from textlora.model.number_format import cast_frozen
 from textlora.settings import TrainingSettings
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW
