@@ -4,7 +4,6 @@ Names are loaded on first use, so that `import textlora` is quick and loads no t
 """
 
 import importlib
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from textlora.runs.loaded_run import load_base_model
     from textlora.settings import Recipe, load_recipe
 
-__version__ = _version("textlora")
+__version__: str
 __all__ = [
     "DataError",
     "ModelError",
@@ -40,6 +39,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # reading it takes longer than the rest of this file
+        return importlib.import_module("importlib.metadata").version("textlora")
     if name not in __all__:
         raise AttributeError(f"module 'textlora' has no attribute {name!r}")
     return getattr(importlib.import_module(f"textlora.{_HOMES.get(name, 'errors')}"), name)

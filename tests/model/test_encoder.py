@@ -14,6 +14,7 @@ from textlora.errors import ModelError
 from textlora.model import encoder, encoder_files
 from textlora.model.batching import tokenize
 from textlora.model.engine import Engine
+from textlora.model.tokenizer import check_tokenizer
 from textlora.model.torch_backend import compute_logits
 from textlora.settings import ModelSettings
 
@@ -163,12 +164,12 @@ def test_a_tokenizer_with_more_words_than_the_encoder_is_refused(tiny_bert):
     files = locate(tiny_bert)
     model = encoder.load_encoder(files, LABELS).model
     tokenizer = encoder.load_tokenizer(tiny_bert, "tiny")
-    encoder.check_tokenizer(tokenizer, model, "model 'tiny'")
+    check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings, "model 'tiny'")
     tokenizer.add_tokens([f"word{n}" for n in range(100)])
     with pytest.raises(
         ModelError, match=r"model 'tiny': its tokenizer has \d+ tokens, the encoder"
     ):
-        encoder.check_tokenizer(tokenizer, model, "model 'tiny'")
+        check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings, "model 'tiny'")
 
 
 @pytest.mark.parametrize(

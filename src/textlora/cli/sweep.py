@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
 from textlora.cli.options import (
     DataOption,
@@ -17,7 +16,7 @@ from textlora.cli.options import (
     print_json,
 )
 from textlora.settings import list_names, load_recipe
-from textlora.system.console import make_table, print_line, show
+from textlora.system.console import make_cell, make_table, print_line, show
 from textlora.system.progress import Reporter
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def show_sweep(found: "Sweep") -> None:
             *(format_figure(value, name) for name, value in figures),
             f"{trial.parameters:,}",
             f"{trial.seconds:.0f}",
-            *(Text(format_setting(trial.settings[name])) for name in names),
+            *(make_cell(format_setting(trial.settings[name])) for name in names),
         )
     counts = Counter(trial.outcome for trial in found.trials)
     show(table, title=", ".join(f"{count} {outcome}" for outcome, count in counts.items()))

@@ -193,19 +193,6 @@ def load_tokenizer(folder: Path, name: str) -> Any:
     return tokenizer
 
 
-def check_tokenizer(tokenizer: Any, model: Any, where: str) -> None:
-    """Refuse a tokenizer with ids that the encoder does not know.
-
-    Raises:  ModelError if there are such.
-    """
-    vocabulary = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > vocabulary:
-        raise ModelError(
-            f"{where}: its tokenizer has {len(tokenizer)} tokens, the encoder {vocabulary}; they "
-            "do not belong together"
-        )
-
-
 def find_max_length(config: Any, wanted: int) -> int:
     """Longest input in tokens, as `positions.fit_length` of a configuration.
 

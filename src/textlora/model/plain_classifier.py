@@ -163,6 +163,15 @@ def _build(config: EncoderConfig, head: Head, num_labels: int) -> nn.Module:
         return _Classifier(config, head, num_labels)
 
 
+def _make_table(rows: int, width: int) -> nn.Embedding:
+    """A table whose rows are looked up, without values.
+
+    Given its weight: torch would fill it with random numbers, and on the meta device it imports its
+    compiler for that, which takes as long as torch itself.
+    """
+    return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
+
+
 class _Classifier(nn.Module):
     """Encoder and head, under the names that transformers gives them."""
 
@@ -214,10 +223,10 @@ class _Embeddings(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         width = config.embedding_width
-        self.word_embeddings = nn.Embedding(config.vocabulary, width)
-        self.position_embeddings = nn.Embedding(config.positions, width)
+        self.word_embeddings = _make_table(config.vocabulary, width)
+        self.position_embeddings = _make_table(config.positions, width)
         if config.token_types:
-            self.token_type_embeddings = nn.Embedding(config.token_types, width)
+            self.token_type_embeddings = _make_table(config.token_types, width)
         self.LayerNorm = nn.LayerNorm(width, eps=config.norm_epsilon)
         if config.model_type in _FIRST_POSITION_BEHIND_PADDING:
             self.padding_idx = 1 if config.model_type == "mpnet" else config.pad_token_id
@@ -238,7 +247,7 @@ class _Layers(nn.Module):
         kind = _MPNetLayer if config.model_type == "mpnet" else _BertLayer
         self.layer = nn.ModuleList(kind(config) for _ in range(config.num_layers))
         if config.buckets:
-            self.relative_attention_bias = nn.Embedding(config.buckets, config.heads)
+            self.relative_attention_bias = _make_table(config.buckets, config.heads)
 
     def compute_position_bias(self, hidden: Tensor) -> Tensor:
         """What MPNet adds to scores, by distance.

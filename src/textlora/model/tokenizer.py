@@ -12,6 +12,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
 
+from textlora.errors import ModelError
+
 _CHUNK_TEXTS = 4096
 _FILE, _SETTINGS, _ADDED = "tokenizer.json", "tokenizer_config.json", "added_tokens.json"
 _NAMES = "special_tokens_map.json"  # of older versions
@@ -84,6 +86,18 @@ def read_tokenizer(folder: Path, name: str) -> Any:
     from textlora.model.encoder import load_tokenizer
 
     return load_tokenizer(folder, name)
+
+
+def check_tokenizer(tokenizer: Any, vocabulary: int, where: str) -> None:
+    """Refuse a tokenizer with ids that the encoder does not know, of which it has `vocabulary`.
+
+    Raises:  ModelError if there are such.
+    """
+    if len(tokenizer) > vocabulary:
+        raise ModelError(
+            f"{where}: its tokenizer has {len(tokenizer)} tokens, the encoder {vocabulary}; they "
+            "do not belong together"
+        )
 
 
 def count_tokens(tokenizer: Any, texts: Sequence[str], longest: int) -> list[int]:

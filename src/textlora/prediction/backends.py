@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from textlora.data.cleaning import clean_text
-from textlora.data.labelled_texts import load_labelled_texts
 from textlora.errors import DataError, ModelError, SettingsError
 from textlora.model.batching import TokenizedTexts, tokenize
 from textlora.model.logits import Backend
@@ -274,6 +273,8 @@ class _Maker:
     def _read_parts(self) -> tuple[TokenizedTexts, TokenizedTexts]:
         """Validation texts to calibrate on, and others to probe."""
         if self._parts is None:
+            from textlora.data.labelled_texts import load_labelled_texts
+
             settings = self._run.recipe.data
             try:
                 validation = load_labelled_texts(settings).validation.texts

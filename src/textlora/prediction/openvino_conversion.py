@@ -29,7 +29,9 @@ def convert(model: nn.Module, pad_id: int, max_length: int, vocabulary: int) -> 
 
     Raises:  ModelError if the architecture cannot be traced.
     """
-    openvino = import_openvino()
+    import_openvino()
+    from openvino.tools.ovc import convert_model
+
     engine = Engine(model.eval(), pad_id)
     # The lengths of a batch must not become constants of the graph: the proof has other ones.
     example = _make_texts([max_length, 5], vocabulary)
@@ -43,9 +45,7 @@ def convert(model: nn.Module, pad_id: int, max_length: int, vocabulary: int) -> 
         wrapped = _Packed(engine) if engine.is_packed else _Padded(engine)
         arrays = list_arrays(_arrange(example), pad_id, packed=engine.is_packed)
         try:
-            graph = openvino.convert_model(
-                wrapped, example_input=tuple(map(torch.from_numpy, arrays))
-            )
+            graph = convert_model(wrapped, example_input=tuple(map(torch.from_numpy, arrays)))
             backend = OpenVinoBackend(graph, "float32", pad_id)
             found = [backend.compute_logits(texts) for texts in probes]
         except Exception as error:

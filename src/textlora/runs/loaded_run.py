@@ -13,6 +13,7 @@ from textlora.errors import ModelError, SettingsError, shorten_message
 from textlora.model import encoder_files
 from textlora.model.encoder_config import read_encoder_config
 from textlora.model.encoder_files import EncoderFiles
+from textlora.model.tokenizer import check_tokenizer, read_tokenizer
 from textlora.runs.run_folder import (
     ADAPTER,
     LABELS,
@@ -40,8 +41,8 @@ class LoadedRun:
     recipe: Recipe
     labels: tuple[str, ...]
     manifest: Manifest
-    encoder: EncoderFiles
     tokenizer: Any
+    encoder: EncoderFiles
 
     @cached_property
     def model(self) -> "PeftModel":
@@ -51,11 +52,13 @@ class LoadedRun:
         """
         from textlora.model import encoder
 
+        self._check_encoder()
         problem_type, head = self.recipe.data.problem_type, self.recipe.model.head
         loaded = encoder.load_encoder(
             self.encoder, self.labels, head=head, problem_type=problem_type
         )
-        encoder.check_tokenizer(self.tokenizer, loaded.model, f"{self.folder}")
+        embeddings = loaded.model.get_input_embeddings()  # type: ignore[operator]
+        check_tokenizer(self.tokenizer, embeddings.num_embeddings, f"{self.folder}")
         return _load_adapter(self._adapter, loaded.model, loaded.new_parameters).eval()
 
     def merge(self) -> "MergedModel":
@@ -65,6 +68,7 @@ class LoadedRun:
         """
         from textlora.model import plain_classifier
 
+        self._check_encoder()
         merged = plain_classifier.merge_plain(
             read_encoder_config(self.encoder.folder),
             self.recipe.model.head,
@@ -80,6 +84,17 @@ class LoadedRun:
         merged = plain_classifier.MergedModel(merge_adapter(self.model), whole)
         del self.__dict__["model"]  # PEFT merges in place: it is no longer what it says
         return merged
+
+    def _check_encoder(self) -> None:
+        """See that the encoder has the weights of training: only who computes with them asks."""
+        base = self.manifest.base
+        found = encoder_files.compute_weights_fingerprint(self.encoder.folder)
+        if found != base.weights_sha256:
+            raise ModelError(
+                f"{self.folder}: was trained on other weights of {base.name!r} (SHA-256 "
+                f"{base.weights_sha256[:12]}..., found {found[:12]}... in {self.encoder.folder}); "
+                "put the original encoder there"
+            )
 
     @property
     def _adapter(self) -> Path:
@@ -110,7 +125,10 @@ def load_run(run: Path) -> LoadedRun:
 
 
 def open_run(run: Path) -> LoadedRun:
-    """Read a classifier after checking every file of it and the encoder it was trained on.
+    """Read a classifier after checking every file of it.
+
+    The weights of its encoder are checked by who builds a model: a converted backend has none of
+    them left to read.
 
     Raises:  ModelError naming the file that is missing or changed.
     """
@@ -135,10 +153,11 @@ def open_run(run: Path) -> LoadedRun:
         raise ModelError(f"{run}: {error}") from None
     files = _locate_base(run, manifest.base, recipe.model)
     _refuse_code(inside / ADAPTER)
-    from textlora.model import encoder
-
-    tokenizer = encoder.load_tokenizer(inside / ADAPTER, str(run / ADAPTER))
-    return LoadedRun(run, recipe, labels, manifest, files, tokenizer)
+    tokenizer = read_tokenizer(inside / ADAPTER, str(run / ADAPTER))
+    config = read_encoder_config(files.folder)
+    if config is not None:
+        check_tokenizer(tokenizer, config.vocabulary, f"{run}")
+    return LoadedRun(run, recipe, labels, manifest, tokenizer, files)
 
 
 def load_base_model(run: str | Path) -> Any:
@@ -161,13 +180,6 @@ def _locate_base(run: Path, base: BaseModel, settings: ModelSettings) -> Encoder
     if not embedded and not Path(name).is_dir() and Path(base.folder).is_dir():
         name = base.folder  # started from another working folder, or cached from the Hub
     files = encoder_files.locate_encoder(settings.model_copy(update={"name": name}))
-    found = encoder_files.compute_weights_fingerprint(files.folder)
-    if found != base.weights_sha256:
-        raise ModelError(
-            f"{run}: was trained on other weights of {base.name!r} (SHA-256 "
-            f"{base.weights_sha256[:12]}..., found {found[:12]}... in {files.folder}); "
-            "put the original encoder there"
-        )
     config = encoder_files.compute_config_fingerprint(files.folder)
     if base.config_sha256 and config != base.config_sha256:
         raise ModelError(

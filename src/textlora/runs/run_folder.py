@@ -19,7 +19,6 @@ import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT_VERSION = 1
-VERSION = version("textlora")
 RECIPE, LABELS, ADAPTER, HISTORY = "recipe.toml", "labels.json", "adapter", "history.jsonl"
 EVALUATION, VISUALIZATIONS, CHECKPOINTS = "evaluation.json", "visualizations", "checkpoints"
 BACKENDS, BASELINE, PREDICTIONS = "backends", "baseline", "predictions"

@@ -3,24 +3,29 @@
 import re
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
-def make_table(columns: Sequence[str], right: set[int]) -> Table:
+def make_table(columns: Sequence[str], right: set[int]) -> "Table":
     """An empty table; the columns numbered in `right` are of figures."""
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=True, header_style="bold")
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index in right else "left")
     return table
 
 
-def show(table: Table, title: str | None = None) -> None:
+def show(table: "Table", title: str | None = None) -> None:
     """Print a table on stdout, no wider than it needs where that is not a terminal."""
+    from rich.console import Console
+
     if title:
         print_line(title)
     width = None if sys.stdout.isatty() else 160
@@ -35,13 +40,17 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     show(table)
 
 
-def make_cell(text: str) -> Text:
+def make_cell(text: str) -> "Text":
     """A text of the user's in a table: nothing in it is read as markup."""
+    from rich.text import Text
+
     return Text(show_controls(text))
 
 
 def print_line(text: str) -> None:
     """Print one line on stdout, as it is; what would steer a terminal is written out."""
+    from rich.console import Console
+
     Console(highlight=False, soft_wrap=True, emoji=False).print(show_controls(text), markup=False)
 
 

@@ -1,10 +1,12 @@
 """What a long command shows while it works: messages on stderr, a bar on a terminal."""
 
 import sys
+from functools import cached_property
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Reporter:
@@ -12,7 +14,12 @@ class Reporter:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    @cached_property
+    def _console(self) -> "Console":
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False, soft_wrap=True)
 
     @property
     def shows_bars(self) -> bool:
@@ -32,9 +39,17 @@ class Reporter:
 class Tracker:
     """One bar; does nothing where there is no terminal."""
 
-    def __init__(self, console: Console | None, what: str, total: int | None, done: int) -> None:
+    def __init__(self, console: "Console | None", what: str, total: int | None, done: int) -> None:
         self._bar = None
         if console is not None:
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),

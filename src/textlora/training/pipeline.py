@@ -11,6 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+import textlora
 from textlora.budgeting.cost import Texts, estimate_cost
 from textlora.checking.findings import DataCheck
 from textlora.data.labelled_texts import LabelledTexts
@@ -181,7 +182,7 @@ def _save(
     trained = TrainedModel(setup.model, weights, setup.tokenizer, setup.labels, setup.files)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
-        textlora_version=run_folder.VERSION,
+        textlora_version=textlora.__version__,
         base=run_folder.describe_base(setup.files, setup.fingerprint),
         data_fingerprint=setup.origin.data,
         max_length=setup.max_length,

@@ -19,6 +19,7 @@ from textlora.model.batching import TokenizedTexts
 from textlora.model.encoder_files import EncoderFiles
 from textlora.model.engine import Engine
 from textlora.model.token_cache import tokenize_cached
+from textlora.model.tokenizer import check_tokenizer
 from textlora.runs.checkpoints import Origin
 from textlora.scoring.tasks import Task, find_task
 from textlora.settings import Recipe
@@ -70,7 +71,8 @@ def prepare_training(recipe: Recipe, texts: LabelledTexts) -> TrainingSetup:
     loaded = encoder.load_encoder(
         files, texts.labels, recipe.dropout.backbone, recipe.model.head, problem_type
     )
-    encoder.check_tokenizer(tokenizer, loaded.model, f"model {recipe.model.name!r}")
+    embeddings: Any = loaded.model.get_input_embeddings()  # type: ignore[operator]
+    check_tokenizer(tokenizer, embeddings.num_embeddings, f"model {recipe.model.name!r}")
     max_length = encoder.find_max_length(loaded.model.config, recipe.model.max_length)
     plan = plan_adapter(loaded.model, loaded.new_parameters, recipe.adapter)
     model = attach_adapter(loaded.model, plan, recipe.adapter, recipe.dropout).to(device)
