@@ -25,6 +25,7 @@ PLANTS = {
     "transformers stays in its place": ("runs/history.py", "transformers"),
     "peft stays in its place": ("runs/history.py", "peft"),
     "torch stays out of check": ("data/columns.py", "torch"),
+    "torch stays out of report": ("reporting/curves.py", "torch"),
 }
 
 

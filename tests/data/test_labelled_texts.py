@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 
 from textlora.data.cleaning import clean_text
-from textlora.data.labelled_texts import load_labelled_texts, load_split, make_labelled_texts
-from textlora.errors import DataError
+from textlora.data.labelled_texts import (
+    check_labelled_texts,
+    load_labelled_texts,
+    load_split,
+    make_labelled_texts,
+)
+from textlora.data.sources import read_splits
+from textlora.errors import DataError, TextloraError
 from textlora.settings import DataSettings
 
 AG_NEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")
@@ -130,6 +136,41 @@ def test_a_label_that_the_settings_do_not_name_is_refused(tmp_path):
         f"{path}:4: label 'z' is unknown to data.label_names",
         "known: x, y",
     )
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings"),
+    [
+        (ROWS, {}),
+        (ROWS, {"stratified": False}),
+        (ROWS, {"max_train_rows": 30}),
+        (ROWS, {"max_train_rows": 4}),
+        (ROWS, {"validation_share": 0.01}),
+        (ROWS, {"validation_share": 0.97}),
+        (ROWS, {"label_names": ("x", "y")}),
+        (ROWS, {"label_names": ("x", "y", "z", "w")}),
+        (ROWS[:2], {}),
+        (ROWS[:6], {}),
+        (ROWS[::3], {}),
+        ([*ROWS, ("one", "w")], {}),
+        ([("", "x"), (" ", "y")], {}),
+        ([("a b", "x;y"), ("c d", "x"), ("e f", "y")] * 3, {"multi_label": True}),
+        ([("a b", "x;y"), ("c d", "x")], {"multi_label": True}),
+        (ROWS, {"multi_label": True, "corrections": "review.csv"}),
+        (ROWS, {"corrections": "nowhere.csv"}),
+    ],
+)
+def test_a_check_refuses_what_loading_refuses(tmp_path, rows, settings):
+    source = DataSettings(source=str(save(tmp_path / "train.csv", rows)), **settings)
+    parts = read_splits(source, tolerant=True)
+    said = []
+    for ask in (check_labelled_texts, load_labelled_texts):
+        try:
+            ask(source, parts)
+            said.append((None, ""))
+        except TextloraError as error:
+            said.append((type(error), str(error)))
+    assert said[0] == said[1]
 
 
 def test_one_class_only_is_refused(tmp_path):

