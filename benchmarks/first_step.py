@@ -1,12 +1,13 @@
 """How long 120,000 texts take from a CSV file to the first step, the first time and the second.
 
-    python benchmarks/start_time.py AG_NEWS_FOLDER
+    python benchmarks/first_step.py AG_NEWS_FOLDER [--rows 120000] [--out FILE]
 
 The rows are those of AG News' training part, over and over, numbered so that all differ. Each start
 is a process of its own; the second finds the token ids of the first. Writes
-benchmarks/results/start_time.json.
+benchmarks/results/first_step.json.
 """
 
+import argparse
 import csv
 import json
 import os
@@ -17,12 +18,11 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-OUT = Path(__file__).parent / "results" / "start_time.json"
-COUNT = 120_000
+OUT = Path(__file__).parent / "results" / "first_step.json"
 
 
-def write_rows(source: str, path: Path) -> None:
-    """A CSV file of COUNT labelled texts."""
+def write_rows(source: str, path: Path, count: int) -> None:
+    """A CSV file of `count` labelled texts."""
     from textlora.data.labelled_texts import load_labelled_texts
     from textlora.settings import DataSettings
 
@@ -30,7 +30,7 @@ def write_rows(source: str, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(("text", "label"))
-        for number in range(COUNT):
+        for number in range(count):
             index = number % len(part.texts)
             writer.writerow((f"{part.texts[index]} {number}", f"label {part.label_ids[index]}"))
 
@@ -54,15 +54,20 @@ def measure(data: str) -> dict[str, float]:
 
 def main() -> None:
     """Start twice and write what each part took."""
-    if sys.argv[1] == "--worker":
+    if sys.argv[1:2] == ["--worker"]:
         print(json.dumps(measure(sys.argv[2])))
         return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("ag_news")
+    parser.add_argument("--rows", type=int, default=120_000)
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
     from textlora.system.runtime import describe_environment
 
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train.csv"
-        write_rows(sys.argv[1], path)
+        write_rows(options.ag_news, path, options.rows)
         for name in ("first", "second"):
             process = subprocess.run(
                 [sys.executable, __file__, "--worker", str(path)],
@@ -73,11 +78,11 @@ def main() -> None:
             print(name, found[name], flush=True)
     values = {
         "seconds": found,
-        "texts": COUNT,
-        "command": "python benchmarks/start_time.py <ag_news>",
+        "texts": options.rows,
+        "command": "python benchmarks/first_step.py <ag_news>",
         "environment": asdict(describe_environment()),
     }
-    OUT.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+    options.out.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
