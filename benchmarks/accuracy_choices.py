@@ -7,9 +7,8 @@ the best validation accuracy and loss from the history. The test split is not re
 measured is kept: a run that was stopped goes on, and to ask one question leaves the others as they
 are. Seeds are compared on the same rows alone: a source that gives others is refused. `--jobs 2`
 trains two at a time, one core each, which on two cores is a fifth faster than one after the other;
-on a GPU take 8. What was tried and is no
-part of the package is in `tricks.py`. Writes results/accuracy_questions_<encoder>.json, or what --out
-names.
+on a GPU take 8. What was tried and is no part of the package is in `tricks.py`. Writes
+results/accuracy_questions_<encoder>.json, or what --out names.
 """
 
 import argparse

@@ -57,7 +57,8 @@ def main() -> None:
         for seed in options.seeds:
             changes = [
                 f"data.max_train_rows={options.rows}", "data.validation_share=0.5",
-                f"training.epochs={options.epochs}", f"training.seed={seed}", f"training.precision={precision}",
+                f"training.epochs={options.epochs}", f"training.seed={seed}",
+                f"training.precision={precision}",
             ]  # fmt: skip
             recipe = load_recipe(
                 "quickstart", changes, data__source=options.ag_news, model__name="embedded:minilm"

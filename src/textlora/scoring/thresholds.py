@@ -22,7 +22,7 @@ def tune_thresholds(
     A label with fewer than ten texts, or one that the classifier hardly knows, gets the one that is
     best for all labels together (micro F1), and 0.5 where that cannot be told either. Tuned on a
     handful it would fit chance; and for a label that is not known F1 is best when nearly every text
-    gets it, which nobody wants. `min_gain` is how much of the way from there up to 1 must be gained.
+    gets it, which nobody wants: `min_gain` is the share of the way from there up to 1 that counts.
 
     Shapes:  label_ids (texts, labels) of 0 and 1; probabilities the same.
     Source:  Lipton et al. 2014 (arXiv 1402.1892), also on what goes wrong with rare labels.
