@@ -6,11 +6,12 @@
 
 All are scored on the test split of the AG News copy in the folder given, beside baselines that were
 fitted to the same rows. Add a folder to keep the run there; a run that was stopped goes on there.
+`--set SETTING` changes the recipe. Writes results/accuracy_<case>.json, or what --out names.
 """
 
+import argparse
 import json
 import subprocess
-import sys
 import tempfile
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -32,14 +33,15 @@ RESULTS = Path(__file__).parent / "results"
 SIX_LAYERS = 'adapter.targets={ 0 = ["query", "key"], 2 = ["query"], 5 = ["query"] }'
 
 
-def make_recipe(case: str, ag_news: str) -> Recipe:
+def make_recipe(case: str, ag_news: str, changes: list[str]) -> Recipe:
     """The recipe of a case."""
     if case == "demo":
-        return load_recipe("quickstart")
+        return load_recipe("quickstart", changes)
     if case == "quickstart":
-        return load_recipe("quickstart", data__source=ag_news)
-    model = "embedded:minilm"
-    return load_recipe("reference", [SIX_LAYERS], data__source=ag_news, model__name=model)
+        return load_recipe("quickstart", changes, data__source=ag_news)
+    return load_recipe(
+        "reference", [SIX_LAYERS, *changes], data__source=ag_news, model__name="embedded:minilm"
+    )
 
 
 def describe(evaluation: Evaluation) -> dict[str, Any]:
@@ -52,11 +54,18 @@ def describe(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure one case and write benchmarks/results/accuracy_<case>.json."""
-    case, ag_news, *kept = sys.argv[1:]
-    recipe = make_recipe(case, ag_news)
+    """Measure one case and write its file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("case", choices=["demo", "quickstart", "reference"])
+    parser.add_argument("ag_news")
+    parser.add_argument("keep", nargs="?", type=Path, help="folder for the run")
+    parser.add_argument("--set", action="append", default=[], metavar="SETTING")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    case, ag_news = options.case, options.ag_news
+    recipe = make_recipe(case, ag_news, options.set)
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(kept[0] if kept else folder) / "run"
+        run = (options.keep or Path(folder)) / "run"
         texts = load_labelled_texts(recipe.data)
         trained = train_run(recipe, texts, run, resume="auto", report=Reporter())
         record = read_training(run)
@@ -68,7 +77,10 @@ def main() -> None:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
     values = {
         "case": case,
-        "command": f"python benchmarks/accuracy.py {case} <ag_news>",
+        "command": " ".join(
+            [f"python benchmarks/accuracy.py {case} <ag_news>"]
+            + [f"--set '{change}'" for change in options.set]
+        ),
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit.stdout.strip(),
         "environment": asdict(describe_environment()),
@@ -79,7 +91,7 @@ def main() -> None:
         "own_evaluations": [describe(item) for item in trained.evaluations],
         "ag_news_test": describe(result),
     }
-    path = RESULTS / f"accuracy_{case}.json"
+    path = options.out or RESULTS / f"accuracy_{case}.json"
     path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     print(
         f"{case}: {result.scores.accuracy:.2%} of AG News test, trained in {record.seconds:.0f} s"

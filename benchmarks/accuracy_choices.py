@@ -7,8 +7,8 @@ the best validation accuracy and loss from the history. The test split is not re
 measured is kept: a run that was stopped goes on, and to ask one question leaves the others as they
 are. Seeds are compared on the same rows alone: a source that gives others is refused. `--jobs 2`
 trains two at a time, one core each, which on two cores is a fifth faster than one after the other;
-on a GPU take 8. What was tried and is no
-part of the package is in `tricks.py`. Writes results/accuracy_questions_<encoder>.json.
+on a GPU take 8. What was tried and is no part of the package is in `tricks.py`. Writes
+results/accuracy_questions_<encoder>.json, or what --out names.
 """
 
 import argparse
@@ -183,16 +183,19 @@ def main() -> None:
     parser.add_argument("--case", action="append", help="one case of a question, by its name")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=10_000, help="of them 4 in 10 validate")
+    parser.add_argument("--epochs", type=int, default=3, help="where a case says nothing else")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     small = options.model == "embedded:minilm" or "minilm" in Path(options.model).name
     name, layers, rate = ("minilm", 6, 1e-3) if small else ("mpnet-base", 12, 5e-4)
-    path = RESULTS / f"accuracy_questions_{name}.json"
+    path = options.out or RESULTS / f"accuracy_questions_{name}.json"
     values: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     cases = values.setdefault("cases", {})
     fixed = (
         f"model.name={options.model}", f"data.max_train_rows={options.rows}",
-        "data.validation_share=0.4", "training.epochs=3", f"training.learning_rate={rate}",
+        "data.validation_share=0.4", f"training.epochs={options.epochs}",
+        f"training.learning_rate={rate}",
     )  # fmt: skip
     rows = load_labelled_texts(
         load_recipe("quickstart", fixed, data__source=options.ag_news).data

@@ -1,6 +1,6 @@
 """Which simple baseline to stand beside a score, and what the search for leaks finds and takes.
 
-    python benchmarks/baselines_and_leaks.py AG_NEWS_FOLDER
+    python benchmarks/baselines_and_leaks.py AG_NEWS_FOLDER [--all-rows 120000] [--out FILE]
 
 Baselines are fitted to the training rows and compared on validation. Leaks are searched between the
 test split and the training rows, by one to three words, and among 120,000 rows as many as AG News
@@ -8,8 +8,8 @@ has: the training rows, repeated with every eighth word exchanged.
 Writes results/baselines_and_leaks.json.
 """
 
+import argparse
 import json
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -26,21 +26,25 @@ from textlora.settings import load_recipe
 from textlora.system.runtime import describe_environment
 
 OUT = Path(__file__).parent / "results" / "baselines_and_leaks.json"
-ALL_ROWS = 120_000
 
 
 def main() -> None:
     """Measure and write."""
-    texts = load_labelled_texts(load_recipe("quickstart", data__source=sys.argv[1]).data)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("ag_news")
+    parser.add_argument("--all-rows", type=int, default=120_000)
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    texts = load_labelled_texts(load_recipe("quickstart", data__source=options.ag_news).data)
     values = {
         "command": "python benchmarks/baselines_and_leaks.py <ag_news>",
         "environment": asdict(describe_environment()),
         "train_texts": len(texts.train.texts),
         "baselines": compare_baselines(texts),
         "leaks": count_leaks(texts),
-        "seconds_of_120000": time_all_rows(texts),
+        f"seconds_of_{options.all_rows}": time_all_rows(texts, options.all_rows),
     }
-    OUT.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
+    options.out.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
     print(json.dumps(values, indent=1))
 
 
@@ -97,13 +101,13 @@ def count_leaks(texts: LabelledTexts) -> dict[str, Any]:
     }
 
 
-def time_all_rows(texts: LabelledTexts) -> float:
-    """Seconds of a search among as many rows as AG News has."""
+def time_all_rows(texts: LabelledTexts, count: int) -> float:
+    """Seconds of a search among `count` rows, as many as AG News has."""
     assert texts.test is not None
     random = np.random.default_rng(0)
     rows = [text.split() for text in texts.train.texts]
     many = []
-    while len(many) < ALL_ROWS:
+    while len(many) < count:
         words = list(rows[len(many) % len(rows)])
         for place in range(int(random.integers(8)), len(words), 8):
             other = rows[int(random.integers(len(rows)))]

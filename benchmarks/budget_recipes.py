@@ -7,7 +7,7 @@ once on the complete test split, beside TF-IDF with a linear model fitted to the
 encoder is the embedded one, at twice the rate, or MPNet-base in a folder. The recipes were fixed on
 validation texts (accuracy_choices.py). What was measured is kept: a run that was stopped goes on.
 `--jobs 2` trains two at a time, one core each; on a GPU take 6. Writes
-results/budget_recipes_<encoder>.json.
+results/budget_recipes_<encoder>.json, or what --out names.
 """
 
 import argparse
@@ -41,13 +41,16 @@ from textlora.training.pipeline import fit_run
 RESULTS = Path(__file__).parent / "results"
 RECIPES = ("reference", "best", "frugal")
 LINEAR = "TF-IDF + linear"
+AG_NEWS_TEST = 7_600  # texts, where a file does not say how many
 # As in accuracy_choices.py, where a small encoder is best at twice the rate of a large one.
 SMALL_RATES = {"best": 1.4e-3, "frugal": 2.8e-3}
 
 
-def make_recipe(name: str, model: str, source: str, seed: int, small: bool) -> Recipe:
+def make_recipe(
+    name: str, model: str, source: str, seed: int, small: bool, more: list[str]
+) -> Recipe:
     """The recipe `name` for this encoder."""
-    changes = [f"training.seed={seed}"]
+    changes = [f"training.seed={seed}", *more]
     if small and name == "reference":
         changes.append(SIX_LAYERS)
     elif small:
@@ -80,20 +83,25 @@ def measure(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def score_linear(source: str) -> dict[str, Any]:
+def score_linear(source: str, more: list[str]) -> dict[str, Any]:
     """TF-IDF on the same rows."""
-    texts = load_labelled_texts(load_recipe("reference", data__source=source).data)
+    texts = load_labelled_texts(load_recipe("reference", more, data__source=source).data)
     assert texts.test is not None
     answers = fit_baselines(texts.train).predict_linear(texts.test.texts)
     right = answers == texts.test.label_ids
-    return {"test_accuracy": float(right.mean()), "right": np.packbits(right).tobytes().hex()}
+    return {
+        "test_accuracy": float(right.mean()),
+        "test_texts": len(right),
+        "right": np.packbits(right).tobytes().hex(),
+    }
 
 
 def summarize(values: dict[str, Any]) -> None:
     """Means over seeds, and paired tests of the first seed of each."""
     linear, runs = values[LINEAR], values["runs"]
-    first = {LINEAR: _unpack(linear["right"])}
-    first |= {name: _unpack(found[0]["right"]) for name, found in runs.items() if found}
+    count = linear.get("test_texts", AG_NEWS_TEST)
+    first = {LINEAR: _unpack(linear["right"], count)}
+    first |= {name: _unpack(found[0]["right"], count) for name, found in runs.items() if found}
     values["table"] = {}
     for name, right in first.items():
         accuracies = [run["test_accuracy"] for run in runs.get(name, [linear])]
@@ -112,8 +120,8 @@ def summarize(values: dict[str, Any]) -> None:
         }
 
 
-def _unpack(text: str) -> Any:
-    return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))[:7_600].astype(bool)
+def _unpack(text: str, count: int) -> Any:
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))[:count].astype(bool)
 
 
 def main() -> None:
@@ -124,11 +132,13 @@ def main() -> None:
     parser.add_argument("--recipe", action="append", choices=RECIPES)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--set", action="append", default=[], metavar="SETTING")
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     small = options.model == "embedded:minilm" or "minilm" in Path(options.model).name
-    path = RESULTS / f"budget_recipes_{'minilm' if small else 'mpnet-base'}.json"
+    path = options.out or RESULTS / f"budget_recipes_{'minilm' if small else 'mpnet-base'}.json"
     values: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    values.setdefault(LINEAR, score_linear(options.ag_news))
+    values.setdefault(LINEAR, score_linear(options.ag_news, options.set))
     runs = values.setdefault("runs", {})
     missing = [
         (name, seed)
@@ -141,7 +151,8 @@ def main() -> None:
     with ProcessPoolExecutor(options.jobs, spawn, torch.set_num_threads, (threads,)) as workers:
         running = {
             workers.submit(
-                measure, make_recipe(name, options.model, options.ag_news, seed, small)
+                measure,
+                make_recipe(name, options.model, options.ag_news, seed, small, options.set),
             ): name
             for name, seed in missing
         }

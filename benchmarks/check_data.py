@@ -1,11 +1,12 @@
 """How long the data check takes on a million rows, and how much memory.
 
-    python benchmarks/check_data.py [ROWS]
+    python benchmarks/check_data.py [ROWS] [--out FILE]
 
 The rows are sentences of 20 to 60 words drawn from the embedded sample, with every kind of trouble
 planted in them. Writes results/check_data.json.
 """
 
+import argparse
 import csv
 import json
 import resource
@@ -29,15 +30,21 @@ LABELS = ("World", "Sports", "Business", "Sci/Tech", "sports", "WORLD ")
 
 def main() -> None:
     """Write the file, check it in a process of its own, write the figures."""
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", nargs="?", type=int, default=1_000_000)
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    rows = options.rows
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.csv"
         write_rows(path, rows)
         start = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-m", "textlora", "check", str(path), "--json"],
-            capture_output=True, text=True, check=True,
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
+        if done.returncode not in (0, 3):  # 3: there are errors, which are counted below
+            sys.exit(done.stderr)
         seconds = time.perf_counter() - start
         size = path.stat().st_size
     findings = json.loads(done.stdout)["findings"]
@@ -50,7 +57,7 @@ def main() -> None:
         "peak_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024),
         "found": {item["what"]: item["count"] for item in findings},
     }
-    OUT.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
+    options.out.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
     print(json.dumps(values, indent=1))
 
 

@@ -17,23 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from needed import require
 
 from textlora.data.labelled_texts import load_labelled_texts
 from textlora.model.adapters import merge_adapter
-from textlora.model.batching import TokenizedTexts, make_batch, split_by_tokens, tokenize
-from textlora.prediction import openvino_backend
+from textlora.model.batching import TokenizedTexts, arrange_batch, split_by_tokens, tokenize
+from textlora.prediction import openvino_backend, openvino_conversion
 from textlora.prediction.cascade import find_margin
-from textlora.prediction.openvino_backend import OpenVinoBackend, list_products
+from textlora.prediction.openvino_backend import OpenVinoBackend, list_arrays, list_products
 from textlora.runs.loaded_run import load_run
 from textlora.scoring.tasks import SingleLabel
 from textlora.settings import load_recipe
 from textlora.system.progress import Reporter
-from textlora.system.runtime import describe_environment, pick_device, pick_dtype
+from textlora.system.runtime import DtypeName, describe_environment, name_device, name_dtype
 from textlora.training.pipeline import fit_run
 
 OUT = Path(__file__).parent / "results" / "int8_variants.json"
-MARGIN_TEXTS = 300
 # What the backend tries, in this order.
 USED: dict[str, tuple[float | None, str]] = {
     "linear layers, smoothing 0.9": (0.9, "attention"),
@@ -59,9 +58,13 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", default="embedded:minilm")
     parser.add_argument("--rows", type=int, default=4_000)
+    parser.add_argument(
+        "--held", type=int, default=300, help="texts that calibrate; as many more tell the margin"
+    )
     parser.add_argument("--used", action="store_true", help="only what the backend tries")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
+    require("'textlora[openvino]'", "openvino", "nncf")
     changes = ["training.epochs=1", f"data.max_train_rows={options.rows}",
                "data.validation_share=0.5"]  # fmt: skip
     recipe = load_recipe(
@@ -74,32 +77,30 @@ def main() -> None:
         loaded = load_run(run)
     pad_id, length = loaded.tokenizer.pad_token_id, loaded.manifest.max_length
     model = merge_adapter(loaded.model)
-    graph = openvino_backend.convert(model, pad_id, length, len(loaded.tokenizer))
+    graph = openvino_conversion.convert(model, pad_id, length, len(loaded.tokenizer))
     validation = texts.validation.texts
-    calibration = tokenize(loaded.tokenizer, validation[:300], length)
-    probe = tokenize(loaded.tokenizer, validation[300:], length)
-    dtype = pick_dtype("auto", pick_device())
+    calibration = tokenize(loaded.tokenizer, validation[: options.held], length)
+    probe = tokenize(loaded.tokenizer, validation[options.held :], length)
+    dtype = name_dtype("auto", name_device())
     exact = OpenVinoBackend(graph, "float32", pad_id).compute_logits(probe)
-    found = {str(dtype): measure(graph, pad_id, probe, exact, dtype)}
+    found = {f"torch.{dtype}": measure(graph, pad_id, probe, exact, dtype, options.held)}
     for name, (smoothing, left) in (USED if options.used else VARIANTS).items():
-        quantized = quantize(graph.clone(), calibration, pad_id, smoothing, left)
-        found[name] = measure(quantized, pad_id, probe, exact, dtype)
+        quantized = quantize(graph.clone(), calibration, smoothing, left)
+        found[name] = measure(quantized, pad_id, probe, exact, dtype, options.held)
         print(name, found[name], flush=True)
     result = {
         "command": f"python benchmarks/int8_variants.py --data <ag_news> --rows {options.rows}"
         + " --used" * options.used,
         "model": Path(options.model).name,
-        "margin_texts": MARGIN_TEXTS,
-        "measured_texts": len(probe) - MARGIN_TEXTS,
+        "margin_texts": options.held,
+        "measured_texts": len(probe) - options.held,
         "variants": found,
         "environment": asdict(describe_environment()),
     }
     options.out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 
 
-def quantize(
-    graph: Any, texts: TokenizedTexts, pad_id: int, smoothing: float | None, left: str
-) -> Any:
+def quantize(graph: Any, texts: TokenizedTexts, smoothing: float | None, left: str) -> Any:
     """As the backend does, with other choices."""
     nncf = openvino_backend.import_nncf()
     names = [
@@ -109,10 +110,7 @@ def quantize(
         or (shape is not None and shape[0] < shape[1] and "narrowing" in left)
     ]
     groups = split_by_tokens(texts.lengths, np.arange(len(texts)), 1_024)
-    batches = [
-        openvino_backend._list_arrays(make_batch(texts, group), pad_id, packed=True)
-        for group in groups
-    ]
+    batches = [list_arrays(arrange_batch(texts, group), 0, packed=True) for group in groups]
     alphas = None
     if smoothing is not None:
         alphas = nncf.AdvancedSmoothQuantParameters(matmul=smoothing)
@@ -128,7 +126,7 @@ def quantize(
 
 
 def measure(
-    graph: Any, pad_id: int, probe: TokenizedTexts, exact: Any, dtype: torch.dtype
+    graph: Any, pad_id: int, probe: TokenizedTexts, exact: Any, dtype: DtypeName, held: int
 ) -> dict[str, float]:
     """Flips without and with the cascade, distance of the logits, texts a second (of three)."""
     backend = OpenVinoBackend(graph, dtype, pad_id)
@@ -138,9 +136,9 @@ def measure(
         logits = backend.compute_logits(probe)
         seconds.append(time.perf_counter() - begin)
     task = SingleLabel()
-    seen, known = logits[:MARGIN_TEXTS], exact[:MARGIN_TEXTS]
+    seen, known = logits[:held], exact[:held]
     margin = find_margin(task.margin(seen, 1.0), task.margin_shift(seen, known))
-    logits, exact = logits[MARGIN_TEXTS:], exact[MARGIN_TEXTS:]
+    logits, exact = logits[held:], exact[held:]
     again = np.flatnonzero(task.margin(logits, 1.0) < margin)
     flips = logits.argmax(axis=1) != exact.argmax(axis=1)
     left = flips.copy()

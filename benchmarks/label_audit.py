@@ -1,6 +1,6 @@
 """Whether the audit finds wrong labels, and whether a classifier is better without them.
 
-    python benchmarks/label_audit.py AG_NEWS_FOLDER [--train]
+    python benchmarks/label_audit.py AG_NEWS_FOLDER [--train] [--out FILE]
 
 5 % of the labels of the AG News training rows are changed at random, with three seeds. Asked is
 what share of these stands in the top 5 % of doubtful labels, by vectors of MiniLM and by TF-IDF,
@@ -11,9 +11,9 @@ validation rows, whose labels nobody changed.
 Writes results/label_audit.json.
 """
 
+import argparse
 import csv
 import json
-import sys
 import tempfile
 import time
 from dataclasses import asdict
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from needed import require
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from textlora.checking.audit import compute_out_of_fold, embed_texts, find_doubtful_labels
@@ -35,23 +36,36 @@ from textlora.system.runtime import describe_environment
 from textlora.training.pipeline import fit_run
 
 OUT = Path(__file__).parent / "results" / "label_audit.json"
-NOISE, ACCEPT_ABOVE, ROWS = 0.05, 0.8, 6_000
+NOISE, ACCEPT_ABOVE = 0.05, 0.8
 
 
 def main() -> None:
     """Measure and write."""
-    folder, training = sys.argv[1], "--train" in sys.argv
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("ag_news")
+    parser.add_argument("--train", action="store_true")
+    parser.add_argument(
+        "--rows", type=int, default=6_000, help="with --train; half as many validate"
+    )
+    parser.add_argument("--epochs", type=int, default=2, help="with --train")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    require("'textlora[audit]'", "cleanlab")
+    folder = options.ag_news
     raw, examples, labels = load_training_rows(DataSettings(source=folder))
     recipe = load_recipe("quickstart", data__source=folder)
     start = time.perf_counter()
     vectors = embed_texts(examples.texts, recipe)
     seconds = time.perf_counter() - start
-    values: dict[str, Any] = json.loads(OUT.read_text("utf-8")) if OUT.is_file() else {}
-    if training:
+    values: dict[str, Any] = (
+        json.loads(options.out.read_text("utf-8")) if options.out.is_file() else {}
+    )
+    if options.train:
         values["training"] = {
             "command": "python benchmarks/label_audit.py <ag_news> --train",
             "environment": asdict(describe_environment()),
-            **train_three(examples, labels, vectors),
+            **train_three(examples, labels, vectors, options.rows, options.epochs),
         }
     else:
         values |= {
@@ -59,9 +73,11 @@ def main() -> None:
             "environment": asdict(describe_environment()),
             "rows": len(examples.texts),
             "embedding_seconds": round(seconds, 1),
-            "searches": [search(raw, examples, labels, vectors, seed) for seed in range(3)],
+            "searches": [
+                search(raw, examples, labels, vectors, seed) for seed in range(options.seeds)
+            ],
         }
-    OUT.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
+    options.out.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
     print(json.dumps(values, indent=1))
 
 
@@ -126,25 +142,27 @@ class _Rows:
         return self.matrix[rows]
 
 
-def train_three(examples: Examples, labels: tuple[str, ...], vectors: Any) -> dict[str, Any]:
+def train_three(
+    examples: Examples, labels: tuple[str, ...], vectors: Any, rows: int, epochs: int
+) -> dict[str, Any]:
     """Accuracy on rows held out, by the labels that were trained on."""
     order = np.random.default_rng(0).permutation(len(examples.texts))
-    kept, held_out = order[:ROWS], order[ROWS : ROWS + 3_000]
+    kept, held_out = order[:rows], order[rows : rows + rows // 2]
     chosen = examples.take(kept)
     spoiled, planted = spoil(chosen, len(labels), seed=0)
-    results: dict[str, Any] = {"rows": ROWS, "planted": int(planted.sum())}
+    results: dict[str, Any] = {"rows": rows, "planted": int(planted.sum())}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _write(folder / "validation.csv", examples, held_out, labels)
         review = folder / "review.csv"
-        raw = RawSplit("", [], [], ["train.csv"] * ROWS, list(range(ROWS)))
+        raw = RawSplit("", [], [], ["train.csv"] * rows, list(range(rows)))
         write_review(
             review, find_doubtful_labels(raw, spoiled, labels, vectors[kept]), ACCEPT_ABOVE
         )
         for name, part in (("right", chosen), ("wrong", spoiled), ("corrected", spoiled)):
-            _write(folder / "train.csv", part, np.arange(ROWS), labels)
+            _write(folder / "train.csv", part, np.arange(rows), labels)
             recipe = load_recipe(
-                "quickstart", ["training.epochs=2", "data.repair_entities=false"],
+                "quickstart", [f"training.epochs={epochs}", "data.repair_entities=false"],
                 data__source=str(folder),
                 data__corrections=str(review) if name == "corrected" else None,
             )  # fmt: skip

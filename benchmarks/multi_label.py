@@ -1,6 +1,6 @@
 """Sets of labels end to end, and which rule for their thresholds holds on texts not tuned on.
 
-    python benchmarks/multi_label.py AG_NEWS_FOLDER [--keep FOLDER]
+    python benchmarks/multi_label.py AG_NEWS_FOLDER [--keep FOLDER] [--out FILE]
 
 AG News has one topic a text, so tags are added that words in the text decide: `money`, `question`,
 `quote`, `US`. Sports texts get no topic, so that some texts have no label at all. The quickstart
@@ -39,19 +39,18 @@ TAGS = {
     "quote": r'quot;|"',
     "US": r"\b(U\.?S\.?|American|Washington|Bush)\b",
 }
-ROWS = {"train": 3_000, "test": 2_000}
 NO_TOPIC = "Sports"
 GAINS = (0.0, 0.05, 0.2)  # how much a label must be known to have a threshold of its own
 HALVES = 20
 
 
-def write_tagged(source: str, folder: Path) -> None:
+def write_tagged(source: str, folder: Path, rows: dict[str, int]) -> None:
     """AG News rows with sets of labels, as train.csv and test.csv."""
     texts = load_labelled_texts(DataSettings(source=source))
     assert texts.test is not None
     random = np.random.default_rng(11)
     for name, part in (("train", texts.train), ("test", texts.test)):
-        chosen = random.permutation(len(part.texts))[: ROWS[name]]
+        chosen = random.permutation(len(part.texts))[: rows[name]]
         with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as stream:
             writer = csv.writer(stream)
             writer.writerow(("text", "labels"))
@@ -67,22 +66,20 @@ def compare_rules(run: Path, texts: LabelledTexts) -> dict[str, dict[str, float]
     truth = texts.validation.label_ids
     shares = Predictor.load(run).predict_proba(texts.validation.texts).values
     random = np.random.default_rng(0)
-    usual, kept = (thresholds.USUAL,) * truth.shape[1], thresholds._MIN_GAIN
+    usual = (thresholds.USUAL,) * truth.shape[1]
     found: dict[str, list[tuple[float, float, float]]] = {}
     for _ in range(HALVES):
         order = random.permutation(len(truth))
         tuned, scored = order[: len(order) // 2], order[len(order) // 2 :]
         rules = {"0.5 for every label": usual}
         for gain in GAINS:
-            thresholds._MIN_GAIN = gain
             rules[f"its own where the gain is at least {gain}"] = thresholds.tune_thresholds(
-                truth[tuned], shares[tuned]
+                truth[tuned], shares[tuned], gain
             )
         for name, limits in rules.items():
             scores = MultiLabel(limits).score(truth[scored], shares[scored], texts.labels)
             figures = (scores.accuracy, scores.micro.f1, scores.macro.f1)
             found.setdefault(name, []).append(figures)
-    thresholds._MIN_GAIN = kept
     names = ("all labels of a text right", "micro F1", "macro F1")
     return {
         rule: dict(zip(names, np.mean(figures, axis=0).round(4).tolist(), strict=True))
@@ -95,15 +92,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("ag_news")
     parser.add_argument("--keep", type=Path, help="folder for data and run")
+    parser.add_argument("--train-rows", type=int, default=3_000)
+    parser.add_argument("--test-rows", type=int, default=2_000)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.keep or Path(scratch)
         data = folder / "news"
         data.mkdir(parents=True, exist_ok=True)
-        write_tagged(options.ag_news, data)
+        write_tagged(
+            options.ag_news, data, {"train": options.train_rows, "test": options.test_rows}
+        )
         recipe = load_recipe(
             "quickstart",
-            ["data.multi_label=true", "data.validation_share=0.2", "training.epochs=4"],
+            [
+                "data.multi_label=true",
+                "data.validation_share=0.2",
+                f"training.epochs={options.epochs}",
+            ],
             data__source=str(data),
         )
         texts = load_labelled_texts(recipe.data)
@@ -122,7 +129,7 @@ def main() -> None:
             "test": found,
             "threshold_rules_on_validation": compare_rules(run, texts),
         }
-    OUT.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
+    options.out.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
     print(json.dumps(values["threshold_rules_on_validation"], indent=1))
 
 

@@ -1,6 +1,7 @@
 """What `plan` says of time, memory and size, beside what training then takes.
 
     python benchmarks/plan_cost.py --data AG_NEWS_FOLDER [--rows 600] [--case NAME] [--quiet-clock]
+        [--out FILE]
 
 Each case is planned and trained in a process of its own. RoBERTa-base has random weights: right for
 cost. --quiet-clock takes one thread, and its seconds on the processor instead of the clock's, in
@@ -45,12 +46,13 @@ def main() -> None:
     parser.add_argument("--case", action="append", choices=list(CASES))
     parser.add_argument("--quiet-clock", action="store_true")
     parser.add_argument("--note", default="", help="what else the machine was doing")
+    parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         print(json.dumps(work(json.loads(options.worker))))
         return
-    found = json.loads(OUT.read_text("utf-8")) if OUT.is_file() else {}
+    found = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else {}
     with tempfile.TemporaryDirectory() as scratch:
         for name in options.case or CASES:
             recipe, model, share, changes = CASES[name]
@@ -75,7 +77,7 @@ def main() -> None:
                 f"--rows {options.rows} --case '{name}'"
                 f"{' --quiet-clock' if options.quiet_clock else ''}",
             }
-            OUT.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+            options.out.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
             print(summarize(name, found[name]), flush=True)
 
 

@@ -1,6 +1,6 @@
 """Prediction of files: memory by size of the file, and the rate beside texts held in memory.
 
-    python benchmarks/predict_files.py [--data AG_NEWS_FOLDER]
+    python benchmarks/predict_files.py [--data AG_NEWS_FOLDER] [--sizes 50000 1000000] [--out FILE]
 
 Memory: a tiny encoder with random weights and texts of some ten words, so that a million rows take
 minutes; each size in a process of its own. Rate: the demo's classifier on 4,000 texts, as a file
@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 OUT = Path(__file__).parent / "results" / "predict_files.json"
-SIZES = (50_000, 1_000_000)
 WORDS = ("the", "of", "to", "goal", "match", "bank", "market", "rocket", "orbit", "moon", "price")
 
 
@@ -78,11 +77,11 @@ def predict(run: str, source: str, target: str) -> dict[str, Any]:
     return {"peak_rss_mb": round(peak / 1024, 1), "rows_per_second": summary.rows_per_second}
 
 
-def measure_memory(scratch: Path) -> dict[str, Any]:
+def measure_memory(scratch: Path, sizes: list[int]) -> dict[str, Any]:
     """Peak memory of each size."""
     run = save_run(scratch / "tiny", save_tiny_encoder(scratch / "encoder"))
     found: dict[str, Any] = {}
-    for size in SIZES:
+    for size in sizes:
         source = scratch / f"{size}.csv"
         write_texts(source, size)
         words = ["--worker", str(run), str(source), str(scratch / f"out{size}.csv")]
@@ -91,18 +90,18 @@ def measure_memory(scratch: Path) -> dict[str, Any]:
         )
         found[f"{size:,} rows"] = json.loads(process.stdout)
         print(size, found[f"{size:,} rows"], flush=True)
-    small, large = (values["peak_rss_mb"] for values in found.values())
-    return {**found, "growth": round(large / small - 1, 4)}
+    peaks = [values["peak_rss_mb"] for values in found.values()]
+    return {**found, "growth": round(peaks[-1] / peaks[0] - 1, 4)}
 
 
-def measure_rate(scratch: Path, data: str) -> dict[str, Any]:
+def measure_rate(scratch: Path, data: str, count: int) -> dict[str, Any]:
     """Rows a second of a file and of a list."""
     from textlora.data.labelled_texts import load_labelled_texts
     from textlora.prediction.file_prediction import predict_files
     from textlora.prediction.predictor import Predictor
     from textlora.settings import DataSettings
 
-    texts = list(load_labelled_texts(DataSettings(source=data)).train.texts[:4000])
+    texts = list(load_labelled_texts(DataSettings(source=data)).train.texts[:count])
     predictor = Predictor.load(save_run(scratch / "demo", "embedded:minilm"))
     source = scratch / "texts.csv"
     with source.open("w", encoding="utf-8", newline="") as stream:
@@ -133,11 +132,14 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="embedded:headlines")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[50_000, 1_000_000])
+    parser.add_argument("--texts", type=int, default=4_000, help="of the rate")
+    parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rate = measure_rate(Path(folder), options.data)
+        rate = measure_rate(Path(folder), options.data, options.texts)
         print(rate, flush=True)
-        memory = measure_memory(Path(folder))
+        memory = measure_memory(Path(folder), options.sizes)
     values = {
         "memory": memory,
         "rate": rate,
@@ -145,7 +147,7 @@ def main() -> None:
         "command": "python benchmarks/predict_files.py --data <ag_news>",
         "environment": asdict(describe_environment()),
     }
-    OUT.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+    options.out.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

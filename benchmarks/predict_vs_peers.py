@@ -1,7 +1,8 @@
 """Prediction speed beside what people use, with the same classifier and the same texts.
 
-    pip install onnx onnxruntime 'textlora[openvino]'
+    pip install onnx onnxruntime sentence-transformers 'textlora[openvino]'
     python benchmarks/predict_vs_peers.py --data AG_NEWS_FOLDER --mpnet FOLDER [--case NAME]
+        [--texts N] [--contender NAME] [--out FILE]
 
 Each case trains a classifier briefly (RoBERTa-base has random weights: right for speed, not for
 labels) and writes it as a plain transformers model for the peers. Every contender then labels the
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from needed import require
 
 OUT = Path(__file__).parent / "results" / "predict_vs_peers.json"
 CASES = {"minilm": 768, "mpnet-base": 192, "roberta-base": 192}  # texts
@@ -57,6 +59,17 @@ ON_MANY = (
     REFERENCE,
     "OpenVINO bf16, sorted, batches of 4,096 tokens",
 )
+# What the contenders whose names begin so need beside the package.
+MODULES = (
+    ("ONNX", "onnx"),
+    ("ONNX", "onnxruntime"),
+    ("OpenVINO", "openvino"),
+    ("openvino", "openvino"),
+    ("OpenVINO int8", "nncf"),
+    ("openvino-int8", "nncf"),
+    ("sentence", "sentence_transformers"),
+)
+INSTALL = "onnx onnxruntime sentence-transformers 'textlora[openvino]'"
 Answer = Callable[[list[str]], Any]
 
 
@@ -68,12 +81,19 @@ def main() -> None:
     parser.add_argument("--case", action="append", choices=list(CASES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--texts", type=int, help="others than the usual number, kept apart")
+    parser.add_argument("--train-rows", type=int, help="others than the usual number")
+    parser.add_argument(
+        "--contender", action="append", choices=[*OURS, FILE, *PEERS],
+        help="all, if none is named; what labels are compared with always runs",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         print(json.dumps(work(json.loads(options.worker))))
         return
+    asked = {REFERENCE, *(options.contender or [*OURS, FILE, *PEERS])}
+    require(INSTALL, *(m for start, m in MODULES if any(name.startswith(start) for name in asked)))
     from textlora.system.runtime import describe_environment
 
     found = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else {}
@@ -85,7 +105,7 @@ def main() -> None:
             count = options.texts or CASES[case]
             job = prepare(case, count, options, Path(scratch))
             name = f"{case}, {count:,} texts" if options.texts else case
-            found[name] = race(case, job, options.rounds)
+            found[name] = race(case, job, options.rounds, asked)
         found[name] |= {
             "command": f"python benchmarks/predict_vs_peers.py --data <ag_news> --mpnet <folder> "
             f"--case {case} --rounds {options.rounds}"
@@ -112,6 +132,7 @@ def prepare(case: str, count: int, options: argparse.Namespace, scratch: Path) -
     rows = 2_000
     if encoder is None:
         encoder, rows = save_random_roberta(scratch / "encoder"), 700
+    rows = options.train_rows or rows
     recipe = load_recipe(
         "quickstart",
         ["training.epochs=1", f"data.max_train_rows={rows}"],
@@ -166,13 +187,14 @@ def save_random_roberta(folder: Path) -> str:
     return str(folder)
 
 
-def race(case: str, job: dict[str, Any], rounds: int) -> dict[str, Any]:
+def race(case: str, job: dict[str, Any], rounds: int, asked: set[str]) -> dict[str, Any]:
     """All contenders in turns: rates, flips, ratios."""
     names = [*OURS, FILE, *PEERS]
     if case != "minilm":
         names.remove("sentence-transformers, embeddings only")
     if len(job["texts"]) > TEST_TEXTS:
         names = list(ON_MANY)
+    names = [name for name in names if name in asked]
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for number in range(rounds):
         firsts = {name: found[0].get("texts_per_s", 0.0) for name, found in runs.items() if found}
@@ -205,31 +227,28 @@ def compare(table: dict[str, Any]) -> dict[str, float]:
     """What the targets are about."""
     rate = {name: row["texts_per_s"] for name, row in table.items() if "texts_per_s" in row}
 
-    def best(*starts: str) -> float:
-        return max(value for name, value in rate.items() if name.startswith(starts))
+    def best(*starts: str) -> float | None:
+        return max((value for name, value in rate.items() if name.startswith(starts)), default=None)
 
-    fastest = max(rate[name] for name in OURS if name in rate)
-    bf16 = best("OpenVINO bf16, ")
-    ratios = {
-        "our fastest / pipeline as documented": fastest / rate["pipeline as documented"],
-        "our fastest / tuned fp32 pipeline": fastest / rate[REFERENCE],
-        "our openvino / OpenVINO bf16 by hand": rate["openvino"] / bf16,
-    }
-    if "torch" in rate:
-        ratios |= {
-            "our torch / pipeline as documented": rate["torch"] / rate["pipeline as documented"],
-            "our torch / tuned fp32 pipeline": rate["torch"] / rate[REFERENCE],
-            "our torch / best pipeline or PEFT": rate["torch"] / best("pipeline", "PEFT"),
-            "our torch / OpenVINO bf16 by hand": rate["torch"] / bf16,
-        }
-    if "openvino-int8" in rate:
-        int8 = best("OpenVINO int8")
-        ratios["our openvino-int8 / OpenVINO int8 by hand"] = rate["openvino-int8"] / int8
+    fastest = max((rate[name] for name in OURS if name in rate), default=None)
+    documented, tuned = rate.get("pipeline as documented"), rate.get(REFERENCE)
+    bf16, torch = best("OpenVINO bf16, "), rate.get("torch")
+    pairs = {
+        "our fastest / pipeline as documented": (fastest, documented),
+        "our fastest / tuned fp32 pipeline": (fastest, tuned),
+        "our openvino / OpenVINO bf16 by hand": (rate.get("openvino"), bf16),
+        "our torch / pipeline as documented": (torch, documented),
+        "our torch / tuned fp32 pipeline": (torch, tuned),
+        "our torch / best pipeline or PEFT": (torch, best("pipeline", "PEFT")),
+        "our torch / OpenVINO bf16 by hand": (torch, bf16),
+        "our openvino-int8 / OpenVINO int8 by hand": (
+            rate.get("openvino-int8"), best("OpenVINO int8")
+        ),
+    }  # fmt: skip
     for backend in OURS:
-        if f"{backend}, file to file" in rate:
-            share = rate[f"{backend}, file to file"] / rate[backend]
-            ratios["file to file / texts in memory"] = share
-    return ratios
+        if (file := rate.get(f"{backend}, file to file")) is not None:
+            pairs["file to file / texts in memory"] = (file, rate.get(backend))
+    return {name: ours / theirs for name, (ours, theirs) in pairs.items() if ours and theirs}
 
 
 def start(job: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What many texts cost: rows read and written a second, bytes a row, and the same through Ray.
 
-    python benchmarks/scale.py --data AG_NEWS_FOLDER
+    python benchmarks/scale.py --data AG_NEWS_FOLDER [--rows 2048 12288 100000] [--out FILE]
 
 Measures on the demo's classifier and AG News texts, writes benchmarks/results/scale.json.
 docs/scale.md is computed from that and from results/predict_vs_peers.json: `--plan` prints it.
@@ -15,9 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from needed import require
+
 RESULTS = Path(__file__).parent / "results"
 OUT = RESULTS / "scale.json"
-FEW, SOME, MANY = 2_048, 12_288, 100_000  # rows
 BILLION = 1_000_000_000
 MACHINES = 100
 
@@ -27,22 +28,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="a folder such as ag_news")
     parser.add_argument("--plan", action="store_true", help="print the tables of docs/scale.md")
+    parser.add_argument(
+        "--rows", type=int, nargs=3, default=[2_048, 12_288, 100_000],
+        help="predicted here, predicted beside them, and read",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     if options.plan:
         print("\n".join(format_plan()))
         return
+    if not options.data:
+        parser.error("--data: missing; name a folder such as ag_news")
+    require("'textlora[ray]'", "ray")
     from textlora.system.runtime import describe_environment
 
     with tempfile.TemporaryDirectory() as scratch:
-        found = measure(options.data, Path(scratch))
+        found = measure(options.data, Path(scratch), *options.rows)
     found |= {
         "command": "python benchmarks/scale.py --data <ag_news>",
         "environment": asdict(describe_environment()),
     }
-    OUT.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    options.out.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
 
 
-def measure(data: str, scratch: Path) -> dict[str, Any]:
+def measure(data: str, scratch: Path, num_few: int, num_some: int, num_many: int) -> dict[str, Any]:
     """All figures."""
     from predict_files import save_run
 
@@ -54,9 +63,9 @@ def measure(data: str, scratch: Path) -> dict[str, Any]:
     from textlora.settings import DataSettings
 
     texts = load_labelled_texts(DataSettings(source=data)).train.texts
-    chosen = [f"{texts[n % len(texts)]} {n}" for n in range(MANY)]
+    chosen = [f"{texts[n % len(texts)]} {n}" for n in range(num_many)]
     many, some, few = (scratch / name for name in ("many.csv", "some.csv", "few.csv"))
-    for path, count in ((many, MANY), (some, SOME), (few, FEW)):
+    for path, count in ((many, num_many), (some, num_some), (few, num_few)):
         with path.open("w", encoding="utf-8", newline="") as stream:
             csv.writer(stream).writerows([["text"], *([text] for text in chosen[:count])])
     begin = time.perf_counter()
@@ -64,8 +73,8 @@ def measure(data: str, scratch: Path) -> dict[str, Any]:
     while rows.read_chunk():
         pass
     found: dict[str, Any] = {
-        "read_rows_per_s": MANY / (time.perf_counter() - begin),
-        "input_bytes_per_row": many.stat().st_size / MANY,
+        "read_rows_per_s": num_many / (time.perf_counter() - begin),
+        "input_bytes_per_row": many.stat().st_size / num_many,
         "output_bytes_per_row": {},
     }
     run = save_run(scratch / "run", "embedded:minilm")
@@ -73,16 +82,16 @@ def measure(data: str, scratch: Path) -> dict[str, Any]:
     for suffix in ("csv", "csv.gz", "parquet"):
         target = scratch / f"out.{suffix}"
         predict_files(predictor, [few], target)
-        found["output_bytes_per_row"][suffix] = target.stat().st_size / FEW
+        found["output_bytes_per_row"][suffix] = target.stat().st_size / num_few
     for name, engine in (("local", None), ("ray", RayEngine(run, "torch", None))):
         seconds = []
         for path, target in ((few, scratch / f"few-{name}.csv"), (some, scratch / f"{name}.csv")):
             begin = time.perf_counter()
-            predict_files(predictor, [path], target, FileOptions(chunk_rows=FEW), engine=engine)
+            predict_files(predictor, [path], target, FileOptions(chunk_rows=num_few), engine=engine)
             seconds.append(time.perf_counter() - begin)
         # Two sizes tell the rate from the start of the cluster and its workers.
-        rate = (SOME - FEW) / (seconds[1] - seconds[0])
-        found[name] = {"rows_per_s": rate, "start_s": seconds[0] - FEW / rate}
+        rate = (num_some - num_few) / (seconds[1] - seconds[0])
+        found[name] = {"rows_per_s": rate, "start_s": seconds[0] - num_few / rate}
     local, far = (scratch / "local.csv").read_bytes(), (scratch / "ray.csv").read_bytes()
     found["ray"]["same_bytes"] = local == far
     found["ray"]["rate_beside_local"] = found["ray"]["rows_per_s"] / found["local"]["rows_per_s"]

@@ -1,12 +1,13 @@
 """Training speed beside the Hugging Face Trainer with PEFT, tuned.
 
     python benchmarks/train_vs_peers.py [--data FOLDER] [--mpnet FOLDER] [--case NAME] [--rounds 3]
+        [--texts 128] [--peer NAME] [--out FILE]
 
 Every contender trains the same texts with the same adapter, batch size and adapter dropout, each in
 a fresh process, one after the other, round by round. A first epoch warms up, the second counts. The
 first round runs every variant of the Trainer; later rounds run those within a fifth of the best.
-"The tuned peer" is the variant with the best median. RoBERTa-base has random weights: right for
-speed. Writes benchmarks/results/train_vs_peers.json.
+"The tuned peer" is the variant with the best median; --peer leaves the others out. RoBERTa-base has
+random weights: right for speed. Writes benchmarks/results/train_vs_peers.json.
 """
 
 import argparse
@@ -67,6 +68,9 @@ def main() -> None:
     parser.add_argument("--case", action="append", choices=list(CASES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--texts", type=int, default=128)
+    parser.add_argument(
+        "--peer", action="append", choices=list(PEERS), help="all, if none is named"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS / "train_vs_peers.json")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -87,7 +91,7 @@ def main() -> None:
                 print(f"{name}: left out, needs --mpnet")
                 continue
             job = {"model": folders[model], "targets": targets, "texts": texts}
-            found[name] = race(name, job, options.rounds)
+            found[name] = race(name, job, options.rounds, options.peer or list(PEERS))
             found[name] |= {
                 "command": "python benchmarks/train_vs_peers.py --data <texts> --mpnet <folder> "
                 f"--case '{name}' --rounds {options.rounds} --texts {options.texts}",
@@ -99,11 +103,11 @@ def main() -> None:
             print(summarize(name, found[name]))
 
 
-def race(case: str, job: dict[str, Any], rounds: int) -> dict[str, Any]:
+def race(case: str, job: dict[str, Any], rounds: int, asked: list[str]) -> dict[str, Any]:
     """Run all contenders, alternating; medians, spreads and ratios."""
     # MPNet has plain attention only: its variants with torch's kernel would be run twice.
     doubled = {n for n in PEERS if "mpnet" in case and f"{n}, eager attention" in PEERS}
-    peers = [name for name in PEERS if name not in doubled]
+    peers = [name for name in PEERS if name in asked and name not in doubled]
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in (OURS, *peers)}
     rates = []
     for number in range(rounds):
@@ -125,20 +129,27 @@ def race(case: str, job: dict[str, Any], rounds: int) -> dict[str, Any]:
         }
         for name, results in runs.items()
     }
-    padded = next(name for name, peer in PEERS.items() if peer.pad_to_512)
-    tuned = max((n for n in peers if n != padded), key=lambda name: table[name]["texts_per_s"])
-    dropping = [n for n in peers if n != padded and not PEERS[n].calm]
-    as_documented = max(dropping, key=lambda name: table[name]["texts_per_s"])
     own, matmul = table[OURS], statistics.median(rates)
+
+    def find_best(names: list[str]) -> str | None:
+        return max(names, key=lambda name: table[name]["texts_per_s"], default=None)
+
+    def compare(name: str | None, what: str = "texts_per_s") -> float | None:
+        return None if name is None else own[what] / table[name][what]
+
+    trainers = [name for name in peers if not PEERS[name].pad_to_512]
+    tuned = find_best(trainers)
+    as_documented = find_best([name for name in trainers if not PEERS[name].calm])
+    padded = find_best([name for name in peers if PEERS[name].pad_to_512])
     work_per_text = runs[OURS][0]["flops_per_text"]
     return {
         "contenders": table,
         "tuned_peer": tuned,
-        "ratio_to_tuned_peer": own["texts_per_s"] / table[tuned]["texts_per_s"],
+        "ratio_to_tuned_peer": compare(tuned),
         "tuned_peer_with_encoder_dropout": as_documented,
-        "ratio_to_it": own["texts_per_s"] / table[as_documented]["texts_per_s"],
-        "ratio_to_reference_system": own["texts_per_s"] / table[padded]["texts_per_s"],
-        "memory_to_tuned_peer": own["peak_rss_gb"] / table[tuned]["peak_rss_gb"],
+        "ratio_to_it": compare(as_documented),
+        "ratio_to_reference_system": compare(padded),
+        "memory_to_tuned_peer": compare(tuned, "peak_rss_gb"),
         "bf16_matmul_gflops": matmul / 1e9,
         "share_of_matmul_rate": own["texts_per_s"] * work_per_text / matmul,
     }
@@ -151,7 +162,8 @@ def summarize(case: str, result: dict[str, Any]) -> str:
     for name, contender in contenders.items():
         if name != OURS:
             lines.append(f"  {own / contender['texts_per_s']:6.2f}x {name}")
-    lines.append(f"  {result['memory_to_tuned_peer']:6.2f}x memory of {result['tuned_peer']}")
+    if result["tuned_peer"]:
+        lines.append(f"  {result['memory_to_tuned_peer']:6.2f}x memory of {result['tuned_peer']}")
     return "\n".join(lines)
 
 
@@ -223,7 +235,7 @@ def train_ours(job: dict[str, Any]) -> dict[str, Any]:
     from textlora.model.adapters import set_dropout
     from textlora.model.batching import compute_epoch_batches
     from textlora.settings import load_recipe, parse_recipe
-    from textlora.training import loop
+    from textlora.training.loop import take_step
     from textlora.training.training_setup import prepare_training
 
     count = len(job["texts"])
@@ -240,11 +252,11 @@ def train_ours(job: dict[str, Any]) -> dict[str, Any]:
     setup = prepare_training(recipe, replace(texts, train=whole))
     set_dropout(setup.model, DROPOUT, "adapter")
     warm_up, batches = (compute_epoch_batches(setup.train.lengths, BATCH, 0, e) for e in (0, 1))
-    for batch in warm_up:
-        loop._take_step(setup, batch, 1e-4)
+    for step, batch in enumerate(warm_up):
+        take_step(setup, batch, step, 1e-4)
     begin = time.perf_counter()
-    for batch in batches:
-        loop._take_step(setup, batch, 1e-4)
+    for step, batch in enumerate(batches, len(warm_up)):
+        take_step(setup, batch, step, 1e-4)
     seconds = time.perf_counter() - begin
     lengths = setup.train.lengths.astype(float)
     per_text = count_operations(setup, lengths) / count

@@ -185,7 +185,7 @@ def test_optimizer_equals_the_plain_loop(make_setup, tmp_path):
     ]
     optimizer = torch.optim.AdamW(groups, lr=1.0)
     for step in range(3):
-        loop._take_step(setup, batches[step], step, table.learning_rate(step))
+        loop.take_step(setup, batches[step], step, table.learning_rate(step))
         tokens = [reference.train.select(int(i)).tolist() for i in batches[step]]
         padded = reference.tokenizer.pad({"input_ids": tokens}, return_tensors="pt")
         label_ids = torch.from_numpy(reference.train_label_ids[batches[step]])

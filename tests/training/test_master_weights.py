@@ -85,7 +85,7 @@ def test_lora_plus_moves_b_faster(make_recipe):
     before = setup.weights.read()
     # B starts at zero, so that A has no gradient at the first step.
     batches = loop.compute_epoch_batches(setup.train.lengths, 8, 42, 0)
-    loop._take_step(setup, batches[0], 0, 1e-3)
+    loop.take_step(setup, batches[0], 0, 1e-3)
     after = setup.weights.read()
     moved = {name: float((after[name] - before[name]).abs().max()) for name in before}
     b = max(value for name, value in moved.items() if ".lora_B." in name)

@@ -75,7 +75,7 @@ def test_trackers_hold_the_history_and_the_final_figures(recipe, tmp_path):
 
 
 def test_a_run_that_was_stopped_goes_on_without_telling_a_step_twice(recipe, tmp_path, monkeypatch):
-    take, steps = loop._take_step, []
+    take, steps = loop.take_step, []
 
     def stop_after_ten(*arguments):
         steps.append(1)
@@ -83,7 +83,7 @@ def test_a_run_that_was_stopped_goes_on_without_telling_a_step_twice(recipe, tmp
             raise Interrupted("stopped")
         return take(*arguments)
 
-    monkeypatch.setattr(loop, "_take_step", stop_after_ten)
+    monkeypatch.setattr(loop, "take_step", stop_after_ten)
     with pytest.raises(Interrupted):
         train(recipe, tmp_path / "run")
     # As after a kill: what was told is kept, the checkpoint is an older one, or none.

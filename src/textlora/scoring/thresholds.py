@@ -13,25 +13,30 @@ _MIN_GAIN = 0.05  # of the way from the F1 of giving a label to every text up to
 
 
 def tune_thresholds(
-    label_ids: npt.NDArray[np.int64], probabilities: npt.NDArray[np.floating]
+    label_ids: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.floating],
+    min_gain: float = _MIN_GAIN,
 ) -> tuple[float, ...]:
     """One threshold a label, by its F1 on these texts.
 
     A label with fewer than ten texts, or one that the classifier hardly knows, gets the one that is
     best for all labels together (micro F1), and 0.5 where that cannot be told either. Tuned on a
     handful it would fit chance; and for a label that is not known F1 is best when nearly every text
-    gets it, which nobody wants.
+    gets it, which nobody wants: `min_gain` is the share of the way from there up to 1 that counts.
 
     Shapes:  label_ids (texts, labels) of 0 and 1; probabilities the same.
     Source:  Lipton et al. 2014 (arXiv 1402.1892), also on what goes wrong with rare labels.
     """
-    shared = _find_trusted(label_ids.ravel(), probabilities.ravel(), USUAL)
+    shared = _find_trusted(label_ids.ravel(), probabilities.ravel(), USUAL, min_gain)
     pairs = zip(label_ids.T, probabilities.T, strict=True)
-    return tuple(_find_trusted(truth, shares, shared) for truth, shares in pairs)
+    return tuple(_find_trusted(truth, shares, shared, min_gain) for truth, shares in pairs)
 
 
 def _find_trusted(
-    truth: npt.NDArray[np.int64], probabilities: npt.NDArray[np.floating], otherwise: float
+    truth: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.floating],
+    otherwise: float,
+    min_gain: float,
 ) -> float:
     count = int(truth.sum())
     if count < _MIN_TEXTS:
@@ -40,7 +45,7 @@ def _find_trusted(
     given = probabilities >= found
     best = 2 * int(truth[given].sum()) / (int(given.sum()) + count)
     everywhere = 2 * count / (len(truth) + count)
-    return found if best - everywhere >= _MIN_GAIN * (1 - everywhere) else otherwise
+    return found if best - everywhere >= min_gain * (1 - everywhere) else otherwise
 
 
 def find_best_threshold(

@@ -90,7 +90,7 @@ def train_steps(
             set_seed(settings.seed, state.step + 1)  # position 0 made the start values
             set_dropout(setup.model, table.dropout(state.step), setup.recipe.dropout.scope)
             rate = table.learning_rate(state.step)
-            outcome = _take_step(setup, batches[position], state.step, rate, train_prefix)
+            outcome = take_step(setup, batches[position], state.step, rate, train_prefix)
             state.step += 1
             state.loss_total += outcome.loss_total
             state.loss_texts += len(batches[position])
@@ -159,7 +159,7 @@ class _Keeper:
 
 
 @dataclass(frozen=True)
-class _StepOutcome:
+class StepOutcome:
     """Plain loss summed over the texts of the step; norm of the gradient before it was clipped."""
 
     loss_total: float
@@ -179,14 +179,20 @@ def _open_prefix(
     return open_prefix(setup.engine, tokens, setup.origin.encoder, most_gb, report, check)
 
 
-def _take_step(
+def take_step(
     setup: TrainingSetup,
     indices: npt.NDArray[np.int64],
     step: int,
     rate: float,
     prefix: Prefix | None = None,
-) -> _StepOutcome:
-    """Optimizer step `step` over the texts `indices`, in pieces that fit the token budget."""
+) -> StepOutcome:
+    """Optimizer step `step` over the texts `indices`, in pieces that fit the token budget.
+
+    `prefix` has the output of the frozen layers; without it they are computed.
+
+    Shapes:  indices (texts,) positions in `setup.train`.
+    Raises:  DivergedError if the loss is not finite.
+    """
     settings = setup.recipe.training
     setup.model.train()
     total = shown = 0.0
@@ -206,7 +212,7 @@ def _take_step(
             f"training: the loss became {total} at learning rate {rate:.2g}; "
             "lower training.learning_rate"
         )
-    return _StepOutcome(shown, setup.weights.step(step, rate, settings.max_grad_norm))
+    return StepOutcome(shown, setup.weights.step(step, rate, settings.max_grad_norm))
 
 
 def _validate(
