@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -63,3 +64,36 @@ def test_a_report_needs_nothing_heavy(start, tmp_path, tiny_run):
 
 def test_a_doctor_looks_at_the_machine_and_computes_nothing(start):
     assert not start("doctor", "--json") & (HEAVY - {"torch"})
+
+
+def test_prediction_with_torch_needs_no_library_above_it(start, tmp_path, tiny_run):
+    source = write_csv(tmp_path / "texts.csv", make_rows(10))
+    found = start("predict", tiny_run, "--input", source, "--output", tmp_path / "out.csv")
+    assert "torch" in found
+    assert not found & (HEAVY - {"torch"})
+
+
+@pytest.fixture(scope="module")
+def converted_run(tmp_path_factory, tiny_run):
+    """A copy of the run with a backend that was converted by another process."""
+    pytest.importorskip("openvino")
+    run = shutil.copytree(tiny_run, tmp_path_factory.mktemp("converted") / "run")
+    source = write_csv(tmp_path_factory.mktemp("input") / "texts.csv", make_rows(5))
+    command = [
+        sys.executable, "-m", "textlora", "predict", run, "--backend", "openvino",
+        "--input", source, "--output", source.with_name("out.csv"),
+    ]  # fmt: skip
+    subprocess.run(command, capture_output=True, check=True)
+    return run
+
+
+def test_prediction_with_a_converted_backend_needs_no_torch(start, tmp_path, converted_run):
+    source = write_csv(tmp_path / "texts.csv", make_rows(10))
+    words = ["predict", converted_run, "--backend", "openvino", "--input", source]
+    found = start(*words, "--output", tmp_path / "out.csv")
+    assert "openvino" in found
+    assert not found & {*HEAVY, "pyarrow", "nncf", "openvino_telemetry"}
+
+
+def test_an_evaluation_needs_neither_transformers_nor_peft(start, tiny_run):
+    assert not start("evaluate", tiny_run) & {"transformers", "peft", "datasets", "matplotlib"}

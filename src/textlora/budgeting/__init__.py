@@ -1,11 +1,11 @@
 """Parameters, bytes, memory and time, before anything is trained.
 
-    budget     A parameter budget in, a plan that fits it out: which head, layers, matrices and
-               rank.
-    cost       What a plan costs on this machine: bytes of the adapter, memory and time of
-               training.
-    flops      How much a plan computes: rows of tokens, and floating-point operations on them.
-    footprint  Bytes: of an adapter's file, and of memory while a plan is trained.
-    speed      How fast this machine computes a layer of an encoder's sizes: measured in about a
-               second.
+budget     A parameter budget in, a plan that fits it out: which head, layers, matrices and
+rank.
+cost       What a plan costs on this machine: bytes of the adapter, memory and time of
+training.
+flops      How much a plan computes: rows of tokens, and floating-point operations on them.
+footprint  Bytes: of an adapter's file, and of memory while a plan is trained.
+speed      How fast this machine computes a layer of an encoder's sizes: measured in about a
+second.
 """

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from textlora.cli.examples import EXAMPLES
 from textlora.cli.options import (
     JsonOption,
     print_json,
@@ -41,16 +42,6 @@ def demo(
     print("  textlora train --recipe quickstart --data YOUR.csv --out runs/mine")
     print(f"  textlora predict {out} --input YOUR.csv --output labelled.csv")
     print("  textlora plan --recipe reference")
-
-
-EXAMPLES = (
-    "Parliament dissolved as coalition talks collapse in the capital",
-    "Striker's late goal sends the visitors through to the cup final",
-    "Airline shares fall after fuel costs push it to a quarterly loss",
-    "Probe sends back first pictures of the icy moon's surface",
-    "Search engine starts a free e-mail service with a gigabyte of space",
-    "Central bank holds interest rates as inflation slows",
-)
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def _print_written(target: Path, rows: int, summary: Any, as_json: bool) -> None
 
 def _show_examples(predictor: "Predictor", as_json: bool) -> None:
     from textlora.cli import score_tables
-    from textlora.cli.demo import EXAMPLES
+    from textlora.cli.examples import EXAMPLES
     from textlora.system import console
 
     found = predictor.predict(EXAMPLES)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-import textlora
 from textlora.budgeting.cost import Texts, estimate_cost
 from textlora.checking.findings import DataCheck
 from textlora.data.labelled_texts import LabelledTexts
@@ -182,7 +182,7 @@ def _save(
     trained = TrainedModel(setup.model, weights, setup.tokenizer, setup.labels, setup.files)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
-        textlora_version=textlora.__version__,
+        textlora_version=version("textlora"),
         base=run_folder.describe_base(setup.files, setup.fingerprint),
         data_fingerprint=setup.origin.data,
         max_length=setup.max_length,
