@@ -92,7 +92,7 @@ def test_prediction_with_a_converted_backend_needs_no_torch(start, tmp_path, con
     words = ["predict", converted_run, "--backend", "openvino", "--input", source]
     found = start(*words, "--output", tmp_path / "out.csv")
     assert "openvino" in found
-    assert not found & {*HEAVY, "pyarrow", "nncf", "openvino_telemetry"}
+    assert not found & {*HEAVY, "pyarrow", "nncf"}
 
 
 def test_an_evaluation_needs_neither_transformers_nor_peft(start, tiny_run):
