@@ -26,7 +26,7 @@ REASONS = ("needs the Hub", "needs an account", "needs a cluster", "installs")
 LEFT_OUT = (".venv/bin/pip install ",)
 # The same with less work.
 LIGHTER = {"--seeds 3": "--seeds 2", "--trials 20": "--trials 2 --set training.epochs=1"}
-TIMEOUT_S = 240
+TIMEOUT_S = 500  # on a busy machine
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
 
 
@@ -126,7 +126,7 @@ def run_page(prepared, programs, tmp_path, monkeypatch):
 
 
 # Two classes, so that two processes share the work (--dist loadscope).
-FIRST = ("README.md", "data", "budget-and-recipes", "several-labels", "python")
+FIRST = ("README.md", "budget-and-recipes", "several-labels", "python")
 
 
 def _choose(is_first: bool) -> list[str]:
@@ -180,22 +180,22 @@ def _prepare(folder: Path, programs: Path) -> None:
     quick = "train --recipe quickstart --set training.epochs=2"
     for words in (
         f"{quick} --set data.max_train_rows=120 --out runs/demo",
-        f"{quick} --set data.max_train_rows=120 --set training.seed=1 --out runs/b",
         f"{quick} --data tickets.csv --out runs/tickets",
     ):
         subprocess.run(
             [programs / "textlora", *words.split()], cwd=folder, check=True, capture_output=True
         )
     shutil.copy(folder / "new.csv", folder / "runs" / "demo" / "example_input.csv")
-    shutil.copytree(folder / "runs" / "demo", folder / "runs" / "a")
+    for name in ("a", "b"):
+        shutil.copytree(folder / "runs" / "demo", folder / "runs" / name)
 
 
 def _write_files(folder: Path) -> None:
     """The reader's own files: short texts, so that training takes seconds."""
     sample = next(Path(str(resources.files("textlora"))).rglob("headlines/train.csv"))
     with sample.open(encoding="utf-8", newline="") as stream:
-        rows = [(row["text"][:80], row["label"]) for row in csv.DictReader(stream)]
-    tickets, others = rows[:160], rows[160:200]
+        rows = [(row["text"][:60], row["label"]) for row in csv.DictReader(stream)]
+    tickets, others = rows[:100], rows[100:130]
     tickets += [
         (tickets[0][0], "World"),
         ("The coachâ€™s team wins again", "Sports"),
@@ -203,9 +203,9 @@ def _write_files(folder: Path) -> None:
     _write_csv(folder / "tickets.csv", ("text", "label"), tickets)
     _write_csv(folder / "other.csv", ("text", "label"), others)
     _write_csv(folder / "new.csv", ("text",), [(text,) for text, _ in others])
-    sets = [(text, f"{label};long" if len(text) > 70 else label) for text, label in tickets[:160]]
+    sets = [(text, f"{label};long" if len(text) > 59 else label) for text, label in tickets[:100]]
     _write_csv(
-        folder / "tagged.csv", ("text", "labels"), [*sets[:150], *((t, "") for t, _ in sets[150:])]
+        folder / "tagged.csv", ("text", "labels"), [*sets[:90], *((t, "") for t, _ in sets[90:])]
     )
     (folder / "archive").mkdir()
     for number in (1, 2):
