@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo check format test bench notebook clean
+.PHONY: setup demo check format test docs bench notebook clean
 .DEFAULT_GOAL := demo
 
 # pip, not a faster installer: where a CPU build of torch lies on disk for pip, only pip sees it.
@@ -37,6 +37,10 @@ test: .venv/installed-dev           ## all tests, with coverage
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+docs: .venv/installed-dev          ## the site, in site/; every block of the guides is run first
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope tests/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 bench: .venv/installed              ## training speed beside the Trainer's, short form: four minutes
 	$(BIN)/python benchmarks/train_vs_peers.py --out runs/bench.json --rounds 1 \
 		--case "minilm, query and value of all layers"
@@ -45,4 +49,4 @@ notebook: .venv/installed-dev       ## rebuild the notebook from its paired scri
 	$(BIN)/jupytext --to ipynb notebooks/model_training.py
 
 clean:                              ## what a run of the targets above leaves behind
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage .coverage.* runs/demo runs/notebook runs/bench.json
+	rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache .coverage .coverage.* runs/demo runs/notebook runs/bench.json
