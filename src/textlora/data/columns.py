@@ -120,7 +120,7 @@ def name_labels(
 
 
 def name_label_set(cell: Any, names: tuple[str, ...], separator: str) -> str:
-    """The labels of a cell as one text (see `labelsets`); an empty cell is an empty set."""
+    """The labels of a cell as one text (see `multilabel_cells`); an empty cell is an empty set."""
     found = (_name_element(element, names) for element in list_elements(cell, separator))
     return join_labels(filter(None, found), separator)
 

@@ -38,7 +38,7 @@ class RawSplit:
     `order` lists the label names in their order where the data itself says it. `slices` has the
     columns that scores are grouped by. Read tolerantly, rows without a label have an empty one, and
     `faults` has those that could not be read, as `file:line: reason`. Of multi-label data a label
-    is a set as text, which `separator` takes apart (see `labelsets`).
+    is a set as text, which `separator` takes apart (see `multilabel_cells`).
     """
 
     where: str

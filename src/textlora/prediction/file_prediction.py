@@ -1,7 +1,7 @@
 """Files of texts in, a file of predictions out, in the same order, in constant memory.
 
 Input is taken in chunks of a fixed number of rows, whose answers are written together. The same
-command after a crash goes on behind the last chunk (see `chunkfile`).
+command after a crash goes on behind the last chunk (see `chunk_file`).
 """
 
 import hashlib
@@ -61,7 +61,7 @@ def predict_files(
     """Classify every row of `sources` into `target`; the formats follow from the names.
 
     Columns written: those of the input if kept, ID (the input's own, else the row number from 0),
-    those of `answerrow`, Truncated if marked, and with `probabilities` one column a label. The
+    those of `answer_row`, Truncated if marked, and with `probabilities` one column a label. The
     target appears when it is whole. With an `engine` such as `RayEngine` the answers come from
     there, and are written here.
 

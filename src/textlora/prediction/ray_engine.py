@@ -141,7 +141,7 @@ def _loopback_only() -> Iterator[None]:
     """A cluster for this machine alone: nobody else can connect to it.
 
     On Linux Ray would listen on every address, without a password. This is the switch by which it
-    takes 127.0.0.1 elsewhere; tests/test_rayengine.py looks at the sockets.
+    takes 127.0.0.1 elsewhere; tests/prediction/test_ray_engine.py looks at the sockets.
     """
     name, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
     kept = os.environ.get(name)

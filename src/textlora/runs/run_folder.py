@@ -5,7 +5,7 @@
           history.jsonl    a StepRecord a line          evaluation.json  the figures
           visualizations/  pictures                     checkpoints/     see `checkpoints`
           backends/        see `backends`               baseline/        see `baselines`
-          predictions/     see `answers`               report.html      see `report`
+          predictions/     see `stored_predictions`   report.html    see `report`
           tracking/        see `tracking`              seeds.json       see `seeds`
           datacheck.json, training.json                see `provenance`
           manifest.json    what the classifier needs and the SHA-256 of its files, written last

@@ -1,7 +1,7 @@
 """Files that appear whole or not at all, SHA-256 manifests to prove it, and locks on folders.
 
 Everything that must survive a crash is written here: what is on disk under its final name was
-flushed before. tests/test_faults.py lets each single call to the system fail.
+flushed before. tests/runs/test_faults.py lets each single call to the system fail.
 """
 
 import errno
