@@ -24,6 +24,7 @@ PLANTS = {
     "Nothing that can run code from a file": ("system/files.py", "pickle"),
     "transformers stays in its place": ("runs/history.py", "transformers"),
     "peft stays in its place": ("runs/history.py", "peft"),
+    "torch stays out of plan": ("budgeting/flops.py", "torch"),
     "torch stays out of check": ("data/columns.py", "torch"),
 }
 

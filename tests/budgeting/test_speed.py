@@ -2,7 +2,8 @@ import math
 
 import torch
 
-from textlora.budgeting.speed import LayerSizes, measure_speed
+from textlora.budgeting.layer_timing import measure_speed
+from textlora.budgeting.machine import LayerSizes
 
 TINY = LayerSizes(32, 2, 64, texts=4, length=16, rank=2, dropout=0.1, adapter_dropout=0.1)
 

@@ -1,7 +1,8 @@
 """Encoder, adapter, head, and the engine that computes them.
 
-    adapters        Which matrices get a low-rank adapter, what that costs exactly, and attaching
-                    it with PEFT.
+    adapter_plan    Which matrices get a low-rank adapter, and what that costs exactly.
+    adapters        Adapters attached to a model with PEFT, exactly as planned, and merged into it
+                    again.
     attention       Attention by whichever kernel is faster on the device.
     batching        Token ids without padding, and the order in which texts meet the model.
     encoder         Pretrained encoders and their tokenizers, loaded with a head for our labels.
@@ -15,6 +16,8 @@
     prefix          The output of the layers below the lowest adapted one, computed once and read
                     in each epoch.
     projection      A frozen linear layer with its low-rank update, in place.
+    shapes          What a classification model consists of, by name and size: no weights, and
+                    mostly no model.
     targets         The setting `adapter.targets`: layers and terms as a recipe names them ->
                     layer by layer.
     token_cache     Token ids of large data sets, kept between runs.

@@ -15,13 +15,12 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from textlora.errors import ModelError, shorten_message
 from textlora.model import attention
+from textlora.model.encoder_config import count_positions
 from textlora.model.encoder_files import (
     EncoderFiles,
     has_vocabulary,
-    list_weights,
-    locate_encoder,
+    locate_config,
     read_shipped_config,
-    read_tensor_names,
 )
 from textlora.model.heads import install_head, list_head_parameters
 from textlora.settings import Head, ModelSettings, ProblemType
@@ -33,12 +32,6 @@ KNOWN = {
     "camembert", "data2vec-text", "ernie", "longformer", "megatron-bert", "mobilebert", "rembert",
     "roberta-prelayernorm", "roformer", "xlm-roberta", "xlm-roberta-xl",
 }  # fmt: skip
-# These families start positions behind the padding id: the rows up to it are never used.
-_OFFSET_POSITIONS = {
-    "roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "longformer",
-    "roberta-prelayernorm", "xlm-roberta-xl",
-}  # fmt: skip
-_MIN_POSITIONS = 8  # as the least of model.max_length
 
 
 @dataclass(frozen=True)
@@ -52,13 +45,13 @@ class LoadedEncoder:
 def read_model_config(settings: ModelSettings, labels: tuple[str, ...]) -> Any:
     """The model's configuration with our labels; a well-known Hub id needs no network for it.
 
-    Raises:  ModelError as `locate_encoder`, or when the model cannot classify sequences.
+    Raises:  ModelError as `locate_config`, or when the model cannot classify sequences.
     """
     values = read_shipped_config(settings)
     if values is not None:
         config = AutoConfig.for_model(values.pop("model_type"), **values)
         return _set_labels(config, labels)
-    return load_config(locate_encoder(settings), labels)
+    return load_config(locate_config(settings), labels)
 
 
 def load_config(
@@ -98,31 +91,6 @@ def build_skeleton(config: Any, head: Head = "own") -> nn.Module:
         model: nn.Module = AutoModelForSequenceClassification.from_config(config)
     install_head(model, head)
     return model
-
-
-def find_new_parameters(skeleton: Any, folder: Path | None) -> tuple[str, ...]:
-    """Parameters that would start at random: those that the weight files in `folder` lack.
-
-    Reads only the headers of the files. Without a folder: all that is not part of the encoder.
-    """
-    prefix = f"{skeleton.base_model_prefix}."
-    names = [name for name, _ in skeleton.named_parameters()]
-    if folder is None:
-        return tuple(name for name in names if not name.startswith(prefix))
-    # Old checkpoints call a norm's weight and bias gamma and beta; transformers renames them.
-    stored = {
-        key.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
-            "LayerNorm.beta", "LayerNorm.bias"
-        )
-        for path in list_weights(folder)
-        for key in read_tensor_names(path)
-    }
-    fresh = set(list_head_parameters(skeleton))  # what is stored under these names is another head
-    return tuple(
-        name
-        for name in names
-        if name in fresh or (name not in stored and name.removeprefix(prefix) not in stored)
-    )
 
 
 def load_encoder(
@@ -215,20 +183,8 @@ def find_max_length(config: Any, wanted: int) -> int:
     Raises:  ModelError if that is too little for any text.
     """
     positions = getattr(config, "max_position_embeddings", None) or wanted
-    if config.model_type in _OFFSET_POSITIONS:
-        padding = 1 if config.model_type == "mpnet" else config.pad_token_id
-        if padding is None:
-            raise ModelError(
-                f"config.json of a {config.model_type}: has no pad_token_id, from which positions "
-                "are counted; write that of its tokenizer there"
-            )
-        positions -= padding + 1
-    if positions < _MIN_POSITIONS:
-        raise ModelError(
-            f"config.json of a {config.model_type}: leaves {positions} positions for a text, which "
-            "needs more; mend max_position_embeddings or pad_token_id"
-        )
-    return min(wanted, positions)
+    padding = getattr(config, "pad_token_id", None)
+    return min(wanted, count_positions(config.model_type, positions, padding))
 
 
 def _check_sizes(name: str, model: Any, mismatched: Iterable[Any]) -> None:
