@@ -25,7 +25,8 @@ _VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA",
     "DNNL_MAX_CPU_ISA", "CUDA_VISIBLE_DEVICES",
 )  # fmt: skip
-
+# Of /proc/cpuinfo; the latter three are those of ARM.
+_PROCESSOR = ("model name", "flags", "CPU implementer", "CPU part", "Features")
 
 _Entry = TypeVar("_Entry", Machine, Speed)
 
@@ -82,13 +83,11 @@ def _describe_machine() -> dict[str, Any]:
 def _read_processor() -> str:
     """Its name and what it can compute; on systems that have no such file, what Python knows."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as stream:  # noqa: PTH123 - a device, not a path
-            lines = {
-                name.strip(): value for name, _, value in (line.partition(":") for line in stream)
-            }
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     except OSError:
         return platform.processor()
-    return " ".join(lines.get(name, "").strip() for name in ("model name", "flags", "Features"))
+    found = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
+    return " ".join(found[name] for name in _PROCESSOR if name in found)
 
 
 def _list_gpus() -> list[str]:

