@@ -28,9 +28,9 @@ from IPython.display import Image
 
 from textlora import Predictor, load_recipe
 from textlora.data.labelled_texts import load_labelled_texts
-from textlora.model.adapters import plan_adapter
-from textlora.model.encoder import build_skeleton, find_new_parameters, read_model_config
+from textlora.model.adapter_plan import plan_adapter
 from textlora.model.encoder_files import find_local_folder
+from textlora.model.shapes import find_new_parameters, find_shapes
 from textlora.system.progress import Reporter
 from textlora.training.pipeline import train_run
 
@@ -64,10 +64,10 @@ pd.DataFrame(
 
 # %%
 def count(recipe):
-    """The plan of a recipe, read off the model's shapes."""
-    skeleton = build_skeleton(read_model_config(recipe.model, ("a", "b", "c", "d")))
-    new = find_new_parameters(skeleton, find_local_folder(recipe.model))
-    return plan_adapter(skeleton, new, recipe.adapter)
+    """The plan of a recipe for four labels, counted from the model's shapes."""
+    shapes = find_shapes(recipe.model, 4)
+    new = find_new_parameters(shapes, find_local_folder(recipe.model))
+    return plan_adapter(shapes, new, recipe.adapter)
 
 
 for name in ("reference", "quickstart"):

@@ -24,6 +24,7 @@ PLANTS = {
     "Nothing that can run code from a file": ("system/files.py", "pickle"),
     "transformers stays in its place": ("runs/history.py", "transformers"),
     "peft stays in its place": ("runs/history.py", "peft"),
+    "torch stays out of plan": ("budgeting/flops.py", "torch"),
     "torch stays out of check": ("data/columns.py", "torch"),
     "torch stays out of report": ("reporting/curves.py", "torch"),
 }
@@ -32,7 +33,7 @@ PLANTS = {
 def read_sentences(room: str) -> dict[str, str]:
     """The lines of a room's docstring: module -> what it is."""
     text = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text("utf-8"))) or ""
-    found = re.findall(r"^(\w+)  +(.+(?:\n {3,}.+)*)", text.partition("\n\n")[2], re.MULTILINE)
+    found = re.findall(r"^    (\w+)  +(.+(?:\n {6,}.+)*)", text, re.MULTILINE)
     return {name: " ".join(sentence.split()) for name, sentence in found}
 
 

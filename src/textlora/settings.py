@@ -197,6 +197,13 @@ class Recipe(_Section):
     dropout: DropoutSettings = DropoutSettings()
     training: TrainingSettings = TrainingSettings()
 
+    @property
+    def rereads_prefix(self) -> bool:
+        """Whether the output of frozen layers is always the same and read in several epochs."""
+        settings, dropout = self.training, self.dropout
+        random = dropout.scope == "all" and max(dropout.start, dropout.end) > 0.0
+        return not random and settings.epochs > 1.0 and settings.prefix_cache_gb > 0.0
+
 
 def list_recipes() -> list[str]:
     """Names of the recipes that ship with the package."""

@@ -204,3 +204,45 @@ def test_a_budget_that_is_too_small_is_a_line(tiny_bert, capsys):
     assert code == 2
     assert error.startswith("textlora: --budget: 9 parameters are too few")
     assert error.count("\n") == 1
+
+
+def test_a_folder_without_weights_is_planned_and_says_what_is_unknown(
+    tmp_path, capsys, data_folder
+):
+    """Of a family that is known, and of one that transformers builds."""
+    for family in ("bert", "modernbert"):
+        folder = save_encoder(tmp_path / family, family)
+        words = ("--recipe", "quickstart", "--model", str(folder))
+        assert run_command("plan", *words, "--json") == 0
+        whole = json.loads(capsys.readouterr().out)
+        (folder / "model.safetensors").unlink()
+        assert run_command("plan", *words, "--json") == 0
+        bare = json.loads(capsys.readouterr().out)
+        assert (whole.pop("new_layers_known"), bare.pop("new_layers_known")) == (True, False)
+        assert whole.pop("cost")["adapter_bytes"] == bare.pop("cost")["adapter_bytes"]
+        assert bare == whole  # these checkpoints lack the head alone
+        assert run_command("plan", *words) == 0
+        shown = capsys.readouterr().out
+        assert f"{folder} has no weights, so layers that the checkpoint lacks are unknown" in shown
+        train = ("train", *words, "--data", str(data_folder), "--out", str(tmp_path / "run"))
+        assert run_command(*train) == 4
+        assert "no .safetensors weights in it" in capsys.readouterr().err
+        sweep = ("sweep", *words, "--data", str(data_folder), "--out", str(tmp_path / "sweep"))
+        assert run_command(*sweep) == 4
+        assert "no .safetensors weights in it" in capsys.readouterr().err
+        assert not (tmp_path / "sweep").exists()
+    (folder / "config.json").unlink()
+    assert run_command("plan", *words) == 4
+    assert "no config.json in it; give an encoder folder" in capsys.readouterr().err
+
+
+def test_a_folder_without_weights_counts_tokens_by_what_it_has(tmp_path, capsys, data_folder):
+    folder = save_encoder(tmp_path / "bert")
+    (folder / "model.safetensors").unlink()
+    words = ("--recipe", "quickstart", "--model", str(folder), "--data", str(data_folder))
+    assert run_command("plan", *words, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["cost"]["tokenizer"] == str(folder)
+    for path in folder.glob("token*"):
+        path.unlink()
+    assert run_command("plan", *words, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["cost"]["tokenizer"] == "embedded:minilm"

@@ -12,12 +12,11 @@ from textlora.budgeting.budget import plan_recipe
 from textlora.budgeting.cost import Texts, assume_texts, estimate_cost, plan_cost
 from textlora.budgeting.flops import describe_encoder, measure_load, measure_training_load
 from textlora.budgeting.footprint import compute_adapter_bytes, count_memory
-from textlora.budgeting.speed import Speed
+from textlora.budgeting.machine import Machine, Speed
 from textlora.cli.main import main
 from textlora.data.labelled_texts import load_labelled_texts
-from textlora.model import encoder
-from textlora.model.adapters import plan_adapter
-from textlora.model.encoder import build_skeleton
+from textlora.model.adapter_plan import plan_adapter
+from textlora.model.shapes import find_shapes
 from textlora.settings import load_recipe
 from textlora.system.progress import Reporter
 from textlora.training.pipeline import fit_run
@@ -28,13 +27,11 @@ ROBERTA = "FacebookAI/roberta-base"
 
 def count(recipe, lengths=(50,) * 64, itemsize=4):
     """Bytes of adapter and memory."""
-    config = encoder.read_model_config(recipe.model, LABELS)
-    skeleton = build_skeleton(config, recipe.model.head)
-    plan = plan_recipe(recipe, LABELS)
-    shape = describe_encoder(skeleton, plan, recipe.adapter.variant)
+    shapes, plan = find_shapes(recipe.model, len(LABELS)), plan_recipe(recipe, LABELS)
+    shape = describe_encoder(shapes, plan, recipe.adapter.variant)
     lengths = np.array(lengths)
     loads = (measure_training_load(lengths, 16, shape, 4_096), measure_load(lengths, shape, 4_096))
-    return compute_adapter_bytes(skeleton, plan), count_memory(recipe, plan, shape, loads, itemsize)
+    return compute_adapter_bytes(shapes, plan), count_memory(recipe, plan, shape, loads, itemsize)
 
 
 @pytest.mark.parametrize("variant", ["lora", "dora"])
@@ -89,10 +86,11 @@ def test_longer_texts_and_wider_numbers_take_more_memory():
 
 
 def predict(recipe, texts=None):
-    config = encoder.read_model_config(recipe.model, LABELS)
+    shapes = find_shapes(recipe.model, len(LABELS))
     plan, texts = plan_recipe(recipe, LABELS), texts or assume_texts(recipe)
     # The same machine for two plans: what is compared is the counting.
-    return estimate_cost(recipe, plan, config, texts, 0, Speed(1e10, 1e10, 1e-9))
+    machine = Machine("cpu", "float32", 2, 0)
+    return estimate_cost(recipe, plan, shapes, texts, machine, Speed(1e10, 1e10, 1e-9))
 
 
 def test_time_grows_with_rank_matrices_layers_texts_and_epochs():
@@ -174,11 +172,10 @@ def test_labels_of_the_data_are_counted(tiny_bert, tmp_path, capsys):
 
 
 def test_the_plan_of_a_lost_layer_counts_its_bytes(tiny_bert):
-    config = encoder.read_model_config(tiny_recipe(tiny_bert, "x").model, LABELS)
-    skeleton = build_skeleton(config)
-    names = [name for name, _ in skeleton.named_parameters()]
+    shapes = find_shapes(tiny_recipe(tiny_bert, "x", "model.head=own").model, len(LABELS))
+    names = list(shapes.parameters)
     settings = load_recipe("quickstart").adapter
     lost = [n for n in names if n.startswith(("classifier", "bert.pooler"))]
-    few = plan_adapter(skeleton, [n for n in names if n.startswith("classifier")], settings)
-    more = compute_adapter_bytes(skeleton, plan_adapter(skeleton, lost, settings))
-    assert more - compute_adapter_bytes(skeleton, few) > 4 * (32 * 32 + 32)
+    few = plan_adapter(shapes, [n for n in names if n.startswith("classifier")], settings)
+    more = compute_adapter_bytes(shapes, plan_adapter(shapes, lost, settings))
+    assert more - compute_adapter_bytes(shapes, few) > 4 * (32 * 32 + 32)

@@ -16,11 +16,13 @@ from textlora.budgeting.flops import (
     measure_load,
     measure_training_load,
 )
-from textlora.model.adapters import attach_adapter, plan_adapter
+from textlora.model.adapter_plan import plan_adapter
+from textlora.model.adapters import attach_adapter
 from textlora.model.batching import TokenizedTexts, make_batch
-from textlora.model.encoder import build_skeleton, find_new_parameters
+from textlora.model.encoder import build_skeleton
 from textlora.model.engine import Engine
 from textlora.model.heads import install_head
+from textlora.model.shapes import find_new_parameters, read_shapes
 from textlora.settings import AdapterSettings, DropoutSettings
 
 LENGTHS = np.array([40, 31, 12, 60, 25, 33, 8, 50])
@@ -42,8 +44,9 @@ def make(family="bert", targets=None, head="own", **changes):
     depth = "n_layers" if family == "distilbert" else "num_hidden_layers"
     skeleton = build_skeleton(config_class(**{**sizes, depth: 3}), head)
     settings = AdapterSettings(rank=2, targets=targets or TARGETS["query and value"])
-    plan = plan_adapter(skeleton, find_new_parameters(skeleton, None), settings)
-    return skeleton, plan, describe_encoder(skeleton, plan, "lora")
+    shapes = read_shapes(skeleton)
+    plan = plan_adapter(shapes, find_new_parameters(shapes, None), settings)
+    return skeleton, plan, describe_encoder(shapes, plan, "lora")
 
 
 def count_by_torch(skeleton, plan, *, training, start=0):
@@ -125,20 +128,20 @@ def test_a_shape_says_how_the_engine_runs(family):
     assert (shape.num_layers, shape.width, shape.heads, shape.inner) == (3, 32, 2, 64)
     skeleton, plan, mean = make(family, head="mean")
     assert not mean.reads_first
-    assert not describe_encoder(skeleton, plan, "dora").is_packed
+    assert not describe_encoder(read_shapes(skeleton), plan, "dora").is_packed
 
 
 def test_a_layer_that_is_trained_whole_is_the_lowest():
     config = transformers.BertConfig(**FAMILIES["bert"][1], vocab_size=64)
-    skeleton = build_skeleton(config)
-    names = [name for name, _ in skeleton.named_parameters()]
+    shapes = read_shapes(build_skeleton(config))
+    names = list(shapes.parameters)
     settings = AdapterSettings(targets={"last 1": ("query",)})
-    heads = find_new_parameters(skeleton, None)
+    heads = find_new_parameters(shapes, None)
 
     def find(*lost):
         new = [*heads, *(n for n in names if n.startswith(lost))] if lost else heads
-        plan = plan_adapter(skeleton, new, settings)
-        return find_lowest(plan), describe_encoder(skeleton, plan, "lora").is_packed
+        plan = plan_adapter(shapes, new, settings)
+        return find_lowest(plan), describe_encoder(shapes, plan, "lora").is_packed
 
     assert find() == (1, True)
     assert find("bert.pooler") == (1, True)

@@ -9,16 +9,16 @@ from safetensors.torch import load_file, save_file
 
 from textlora.errors import SettingsError
 from textlora.model import encoder
+from textlora.model.adapter_plan import plan_adapter
 from textlora.model.adapters import (
     attach_adapter,
     find_wrapped_modules,
     merge_adapter,
-    plan_adapter,
     set_dropout,
 )
-from textlora.model.encoder import find_new_parameters
 from textlora.model.encoder_files import EncoderFiles
 from textlora.model.number_format import cast_frozen
+from textlora.model.shapes import find_new_parameters, read_shapes
 from textlora.settings import AdapterSettings, DropoutSettings, ModelSettings, load_recipe
 
 LABELS = ("a", "b", "c", "d")
@@ -39,7 +39,7 @@ def family_folder(request, tmp_path_factory):
 def load_and_attach(folder, dropout=NO_DROPOUT, **settings):
     adapter = AdapterSettings(**settings)
     loaded = encoder.load_encoder(files_of(folder), LABELS)
-    plan = plan_adapter(loaded.model, loaded.new_parameters, adapter)
+    plan = plan_adapter(read_shapes(loaded.model), loaded.new_parameters, adapter)
     return attach_adapter(loaded.model, plan, adapter, dropout), plan
 
 
@@ -52,9 +52,9 @@ def some_input(length=9):
 def test_the_plan_equals_the_real_model_in_every_family(family_folder, terms):
     targets = {"all": terms}
     config = encoder.load_config(files_of(family_folder), LABELS)
-    skeleton = encoder.build_skeleton(config)
-    new = find_new_parameters(skeleton, family_folder)
-    planned = plan_adapter(skeleton, new, AdapterSettings(rank=3, targets=targets))
+    shapes = read_shapes(encoder.build_skeleton(config))
+    new = find_new_parameters(shapes, family_folder)
+    planned = plan_adapter(shapes, new, AdapterSettings(rank=3, targets=targets))
     model, plan = load_and_attach(family_folder, rank=3, targets=targets)
     assert planned == plan
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -65,7 +65,7 @@ def test_the_plan_equals_the_real_model_in_every_family(family_folder, terms):
 
 def test_every_new_layer_is_trained_in_every_family(family_folder):
     loaded = encoder.load_encoder(files_of(family_folder), LABELS)
-    plan = plan_adapter(loaded.model, loaded.new_parameters, AdapterSettings())
+    plan = plan_adapter(read_shapes(loaded.model), loaded.new_parameters, AdapterSettings())
     assert loaded.new_parameters
     for name in loaded.new_parameters:
         assert any(name.startswith(f"{module.name}.") for module in plan.modules), name
@@ -86,7 +86,7 @@ def test_a_fresh_adapter_changes_nothing(family_folder):
     plain = loaded.model.eval()
     before = plain(**some_input()).logits
     adapter = AdapterSettings()
-    plan = plan_adapter(plain, loaded.new_parameters, adapter)
+    plan = plan_adapter(read_shapes(plain), loaded.new_parameters, adapter)
     after = attach_adapter(plain, plan, adapter, NO_DROPOUT).eval()(**some_input()).logits
     assert torch.equal(before, after)
 
@@ -114,8 +114,8 @@ def test_only_adapters_and_new_layers_get_gradients(family_folder):
 def test_the_reference_recipe_trains_814852_parameters(name, no_sockets):
     recipe = load_recipe("reference")
     config = encoder.read_model_config(ModelSettings(name=name), LABELS)
-    skeleton = encoder.build_skeleton(config)
-    plan = plan_adapter(skeleton, find_new_parameters(skeleton, None), recipe.adapter)
+    shapes = read_shapes(encoder.build_skeleton(config))
+    plan = plan_adapter(shapes, find_new_parameters(shapes, None), recipe.adapter)
     assert plan.trainable == 814_852
     assert (plan.adapter_parameters, plan.head_parameters) == (221_184, 593_668)
     if "roberta" in name:
@@ -174,7 +174,7 @@ def test_reference_targets_are_suggested_at_the_same_depth_of_a_shallow_model(ti
 
 def test_a_model_with_unknown_names_is_refused():
     with pytest.raises(SettingsError, match="names that textlora does not know"):
-        plan_adapter(torch.nn.Linear(3, 3), [], AdapterSettings())
+        plan_adapter(read_shapes(torch.nn.Linear(3, 3)), [], AdapterSettings())
 
 
 @pytest.mark.parametrize("scope", ["adapter", "all"])
@@ -210,9 +210,9 @@ def test_what_the_checkpoint_lacks_in_an_adapted_layer_is_trained_whole(tiny_ber
     assert len(kept) < len(stored)
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     model, plan = load_and_attach(folder, targets={"all": ("query", "value")})
-    skeleton = encoder.build_skeleton(encoder.load_config(files_of(folder), LABELS))
+    shapes = read_shapes(encoder.build_skeleton(encoder.load_config(files_of(folder), LABELS)))
     settings = AdapterSettings(targets={"all": ("query", "value")})
-    assert plan_adapter(skeleton, find_new_parameters(skeleton, folder), settings) == plan
+    assert plan_adapter(shapes, find_new_parameters(shapes, folder), settings) == plan
     trained = [n for n, p in model.named_parameters() if p.requires_grad]
     assert any(f"{lost.removesuffix('bias')}modules_to_save" in n or lost in n for n in trained)
     assert plan.trainable == sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -7,11 +7,17 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from textlora.model import encoder
-from textlora.model.adapters import attach_adapter, merge_adapter, plan_adapter, set_dropout
+from textlora.model.adapter_plan import plan_adapter
+from textlora.model.adapters import (
+    attach_adapter,
+    merge_adapter,
+    set_dropout,
+)
 from textlora.model.batching import TokenizedTexts, make_batch
 from textlora.model.encoder_files import EncoderFiles
 from textlora.model.engine import Engine
 from textlora.model.number_format import cast_frozen
+from textlora.model.shapes import read_shapes
 from textlora.settings import AdapterSettings, DropoutSettings
 
 PACKED = {"bert", "roberta", "electra", "mpnet"}
@@ -33,7 +39,7 @@ def make_model(folder, *, dropout=0.0, terms=("query", "key", "value", "output",
     files = EncoderFiles(str(folder), folder, "", str(folder))
     torch.manual_seed(0)
     loaded = encoder.load_encoder(files, ("a", "b", "c"), changes.get("backbone", 0.0))
-    plan = plan_adapter(loaded.model, loaded.new_parameters, settings)
+    plan = plan_adapter(read_shapes(loaded.model), loaded.new_parameters, settings)
     rates = DropoutSettings(start=dropout, end=dropout)
     model = attach_adapter(loaded.model, plan, settings, rates)
     for name, parameter in model.named_parameters():
@@ -173,7 +179,7 @@ def test_a_trained_layer_runs_through_its_own_forward(tiny_bert):
     loaded = encoder.load_encoder(files, ("a", "b"))
     new = (*loaded.new_parameters, "bert.encoder.layer.1.output.LayerNorm.bias")
     settings = AdapterSettings(rank=2)
-    plan = plan_adapter(loaded.model, new, settings)
+    plan = plan_adapter(read_shapes(loaded.model), new, settings)
     model = attach_adapter(loaded.model, plan, settings, DropoutSettings())
     assert not Engine(model, 0).is_packed
 

@@ -9,10 +9,11 @@ from peft import PeftModel
 import textlora
 from textlora.data.labelled_texts import load_labelled_texts
 from textlora.model import encoder, encoder_files
-from textlora.model.adapters import plan_adapter
+from textlora.model.adapter_plan import plan_adapter
 from textlora.model.batching import make_batch, tokenize
 from textlora.model.engine import Engine
 from textlora.model.heads import pool
+from textlora.model.shapes import find_new_parameters, read_shapes
 from textlora.model.torch_backend import compute_logits
 from textlora.prediction.predictor import Predictor
 from textlora.settings import ModelSettings, load_recipe
@@ -53,16 +54,18 @@ def test_the_engine_gives_what_the_definition_says(family, head, tmp_path):
 def test_only_the_linear_layer_is_new(family, head, tmp_path):
     loaded, _ = load(save_encoder(tmp_path / family, family), head)
     assert set(loaded.new_parameters) == {"classifier.weight", "classifier.bias"}
-    plan = plan_adapter(loaded.model, loaded.new_parameters, load_recipe("quickstart").adapter)
+    plan = plan_adapter(
+        read_shapes(loaded.model), loaded.new_parameters, load_recipe("quickstart").adapter
+    )
     assert plan.head_parameters == 32 * 3 + 3
 
 
 def test_the_plan_knows_the_head_without_weights(tmp_path):
     """At RoBERTa-base's size: 768 x 4 weights and 4 biases."""
     config = encoder.read_model_config(ModelSettings(name="FacebookAI/roberta-base"), ("a",) * 4)
-    skeleton = encoder.build_skeleton(config, "mean")
-    new = encoder.find_new_parameters(skeleton, None)
-    assert plan_adapter(skeleton, new, load_recipe("quickstart").adapter).head_parameters == 3_076
+    shapes = read_shapes(encoder.build_skeleton(config, "mean"))
+    new = find_new_parameters(shapes, None)
+    assert plan_adapter(shapes, new, load_recipe("quickstart").adapter).head_parameters == 3_076
 
 
 def test_a_stored_head_of_the_same_name_is_not_kept(tmp_path):
@@ -72,8 +75,8 @@ def test_a_stored_head_of_the_same_name_is_not_kept(tmp_path):
     tokenizer.save_pretrained(tmp_path / "tuned")
     again, _ = load(tmp_path / "tuned", "mean")
     assert not torch.equal(again.model.classifier.weight, loaded.model.classifier.weight)
-    skeleton = encoder.build_skeleton(again.model.config, "mean")
-    new = encoder.find_new_parameters(skeleton, tmp_path / "tuned")
+    shapes = read_shapes(encoder.build_skeleton(again.model.config, "mean"))
+    new = find_new_parameters(shapes, tmp_path / "tuned")
     assert set(new) == set(again.new_parameters) == {"classifier.weight", "classifier.bias"}
 
 

@@ -13,6 +13,7 @@ from textlora.data.labelled_texts import load_labelled_texts
 from textlora.errors import ModelError, SettingsError
 from textlora.model.batching import tokenize
 from textlora.model.encoder import build_skeleton
+from textlora.model.shapes import read_shapes
 from textlora.model.torch_backend import compute_logits
 from textlora.prediction.predictor import Predictor
 from textlora.runs.verify import compute_saved_logits
@@ -34,7 +35,7 @@ def fit(folder, data_folder, run, *changes):
     logits = compute_logits(setup.engine, tokens)
     skeleton = build_skeleton(setup.model.config, recipe.model.head)
     written = (run / "adapter" / "adapter_model.safetensors").stat().st_size
-    assert compute_adapter_bytes(skeleton, setup.plan) == written
+    assert compute_adapter_bytes(read_shapes(skeleton), setup.plan) == written
     return probes, logits
 
 

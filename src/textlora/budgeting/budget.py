@@ -8,11 +8,11 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from textlora.errors import SettingsError
-from textlora.model import encoder, encoder_files
-from textlora.model.adapters import AdapterPlan, find_matrices, plan_adapter
+from textlora.model.adapter_plan import AdapterPlan, find_matrices, plan_adapter
+from textlora.model.encoder_files import find_local_folder
+from textlora.model.shapes import ModelShapes, find_new_parameters, find_shapes
 from textlora.settings import MAX_ALPHA, AdapterSettings, Matrix, Recipe, list_names
 
 _USEFUL_RANK = 2  # a choice, not measured: below it, fewer matrices (docs/decisions.md)
@@ -59,10 +59,10 @@ class BudgetedPlan:
 
 
 @dataclass(frozen=True)
-class _Skeleton:
-    """A model without weights, with what it would start at random."""
+class _Start:
+    """What a model consists of, and what of it would start at random."""
 
-    model: Any
+    shapes: ModelShapes
     new_parameters: tuple[str, ...]
 
 
@@ -72,8 +72,8 @@ def plan_recipe(recipe: Recipe, labels: Sequence[str]) -> AdapterPlan:
     Raises:  SettingsError for a matrix that the model lacks; ModelError if its configuration cannot
     be had.
     """
-    found = _build_skeleton(recipe, labels)
-    return plan_adapter(found.model, found.new_parameters, recipe.adapter)
+    found = _describe(recipe, labels)
+    return plan_adapter(found.shapes, found.new_parameters, recipe.adapter)
 
 
 def fit_budget(recipe: Recipe, labels: Sequence[str], budget: str) -> BudgetedPlan:
@@ -87,8 +87,8 @@ def fit_budget(recipe: Recipe, labels: Sequence[str], budget: str) -> BudgetedPl
     """
     head = "mean" if recipe.model.head == "own" else recipe.model.head
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"head": head})})
-    found = _build_skeleton(recipe, labels)
-    allowed = parse_budget(budget, sum(p.numel() for p in found.model.parameters()))
+    found = _describe(recipe, labels)
+    allowed = parse_budget(budget, found.shapes.total)
     sets = _plan_sets(found, recipe)
     smallest = min(plan.trainable for _, plan in sets)
     if smallest > allowed:
@@ -139,15 +139,13 @@ def parse_budget(text: str, total: int) -> int:
     return int(number + 1e-6)
 
 
-def _build_skeleton(recipe: Recipe, labels: Sequence[str]) -> _Skeleton:
-    config = encoder.read_model_config(recipe.model, tuple(labels))
-    model = encoder.build_skeleton(config, recipe.model.head)
-    folder = encoder_files.find_local_folder(recipe.model)
-    return _Skeleton(model, encoder.find_new_parameters(model, folder))
+def _describe(recipe: Recipe, labels: Sequence[str]) -> _Start:
+    shapes = find_shapes(recipe.model, len(labels))
+    return _Start(shapes, find_new_parameters(shapes, find_local_folder(recipe.model)))
 
 
 def _plan_sets(
-    found: _Skeleton, recipe: Recipe
+    found: _Start, recipe: Recipe
 ) -> list[tuple[dict[str, tuple[Matrix, ...]], AdapterPlan]]:
     """The sets of matrices that this encoder has, each at rank 1."""
     sets, refusals = [], []
@@ -164,10 +162,10 @@ def _plan_sets(
 
 
 def _find_cheapest(
-    found: _Skeleton, recipe: Recipe
+    found: _Start, recipe: Recipe
 ) -> tuple[dict[str, tuple[Matrix, ...]], AdapterPlan] | None:
     """One matrix, of those that cost least that of the highest layer; None if there is none."""
-    matrices = find_matrices(found.model, recipe.adapter)
+    matrices = find_matrices(found.shapes, recipe.adapter)
     matrices.sort(key=lambda matrix: (matrix.in_features + matrix.out_features, -matrix.layer))
     for matrix in matrices:
         targets: dict[str, tuple[Matrix, ...]] = {str(matrix.layer): matrix.terms[:1]}
@@ -179,7 +177,7 @@ def _find_cheapest(
 
 
 def _find_rank(
-    found: _Skeleton,
+    found: _Start,
     recipe: Recipe,
     targets: dict[str, tuple[Matrix, ...]],
     plan: AdapterPlan,
@@ -199,7 +197,7 @@ def _find_rank(
 
 
 def _plan(
-    found: _Skeleton, recipe: Recipe, targets: dict[str, tuple[Matrix, ...]], rank: int
+    found: _Start, recipe: Recipe, targets: dict[str, tuple[Matrix, ...]], rank: int
 ) -> tuple[AdapterSettings, AdapterPlan]:
     old = recipe.adapter
     alpha = old.compute_alpha(rank)
@@ -209,4 +207,4 @@ def _plan(
             f"recipe's; lower adapter.alpha, which is at most {MAX_ALPHA:g}"
         )
     adapter = old.model_copy(update={"targets": targets, "rank": rank, "alpha": alpha})
-    return adapter, plan_adapter(found.model, found.new_parameters, adapter)
+    return adapter, plan_adapter(found.shapes, found.new_parameters, adapter)

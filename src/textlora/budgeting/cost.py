@@ -1,16 +1,17 @@
 """What a plan costs on this machine: bytes of the adapter, memory and time of training.
 
 The bytes are exact and memory is counted (`footprint`), on top of what the libraries take. Time is
-counted operations (`work`) over the speed of a layer measured here (`speed`).
+counted operations (`flops`) over the speed of a layer measured here (`speed`).
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from textlora.budgeting.flops import (
     EncoderShape,
@@ -25,19 +26,20 @@ from textlora.budgeting.flops import (
     measure_training_load,
 )
 from textlora.budgeting.footprint import compute_adapter_bytes, count_memory
-from textlora.budgeting.speed import LayerSizes, Speed, measure_speed
-from textlora.data.labelled_texts import LabelledTexts
-from textlora.model import encoder, encoder_files
-from textlora.model.adapters import AdapterPlan
+from textlora.budgeting.machine import LayerSizes, Machine, Speed
+from textlora.budgeting.speed import find_machine, find_speed
+from textlora.model import encoder_files
+from textlora.model.adapter_plan import AdapterPlan
 from textlora.model.batching import MAX_TOKENS, tokenize
-from textlora.model.prefix import is_reread
+from textlora.model.shapes import ModelShapes, find_shapes
+from textlora.model.tokenizer import read_tokenizer
 from textlora.settings import ModelSettings, Recipe
-from textlora.system.runtime import measure_peak_memory, pick_device, pick_dtype
+
+if TYPE_CHECKING:
+    from textlora.data.labelled_texts import LabelledTexts
 
 _TYPICAL_TEXTS, _TYPICAL_TOKENS = 1_000, 50
 _SAMPLE = 20_000  # texts whose tokens are counted
-# What `train` imports and `plan` does not. Measured: 53 MB (torch 2.13, Linux).
-_MORE_LIBRARIES = 53_000_000
 # Share of the measured speed of a layer that a step reaches: the rest is embeddings, padding of
 # attention, the head and the optimizer. Set beforehand; benchmarks/results/plan_cost.json, where
 # predictions lie between 0.8 and 1.2 times what was measured, gives no reason for another one.
@@ -81,18 +83,22 @@ class Cost:
 
 
 def plan_cost(
-    recipe: Recipe, plan: AdapterPlan, labels: tuple[str, ...], texts: LabelledTexts | None
+    recipe: Recipe, plan: AdapterPlan, labels: tuple[str, ...], texts: "LabelledTexts | None"
 ) -> Cost:
     """What a plan would cost, before a model or anything else that training needs is loaded.
 
-    Without `texts` it is told for 1,000 of 50 tokens.
+    Without `texts` it is told for 1,000 of 50 tokens. What is not kept of this machine is measured,
+    in about a second besides the import of torch.
 
     Raises:  ModelError if the model's configuration or tokenizer cannot be had.
     """
-    config = encoder.read_model_config(recipe.model, labels)
-    libraries = measure_libraries()
-    known = assume_texts(recipe) if texts is None else count_tokens(recipe, config, texts)
-    return estimate_cost(recipe, plan, config, known, libraries)
+    model = find_shapes(recipe.model, len(labels))
+    held = 0 if texts is None else _count_text_bytes(texts)
+    machine = find_machine(recipe.training.precision, held)
+    known = assume_texts(recipe) if texts is None else count_tokens(recipe, model, texts)
+    if machine.device == "cpu":
+        machine = replace(machine, library_bytes=machine.library_bytes + held)
+    return estimate_cost(recipe, plan, model, known, machine)
 
 
 def assume_texts(recipe: Recipe) -> Texts:
@@ -102,24 +108,21 @@ def assume_texts(recipe: Recipe) -> Texts:
     return Texts(lengths, len(lengths), held_out)
 
 
-def count_tokens(recipe: Recipe, config: Any, texts: LabelledTexts) -> Texts:
+def count_tokens(recipe: Recipe, model: ModelShapes, texts: "LabelledTexts") -> Texts:
     """The lengths of the training texts, of a sample if there are many.
 
-    Where a well-known model has no files here, its tokens are those of the embedded one, which
-    cuts words about as finely.
+    Where a model has no tokenizer here because its configuration alone is at hand, its tokens are
+    those of the embedded one, which cuts words about as finely.
 
     Raises:  ModelError if the model has no tokenizer.
     """
     count = len(texts.train.texts)
     chosen = np.random.default_rng(0).permutation(count)[:_SAMPLE]
-    folder, name = encoder_files.find_local_folder(recipe.model), recipe.model.name
-    if folder is None:
-        name = encoder_files.EMBEDDED
-        folder = encoder_files.locate_encoder(ModelSettings(name=name)).folder
+    folder, name = _find_tokenizer(recipe.model)
     found = tokenize(
-        encoder.load_tokenizer(folder, name),
+        read_tokenizer(folder, name),
         [texts.train.texts[index] for index in chosen],
-        encoder.find_max_length(config, recipe.model.max_length),
+        model.find_max_length(recipe.model.max_length),
     )
     return Texts(found.lengths, count, len(texts.validation.texts), name)
 
@@ -127,28 +130,24 @@ def count_tokens(recipe: Recipe, config: Any, texts: LabelledTexts) -> Texts:
 def estimate_cost(
     recipe: Recipe,
     plan: AdapterPlan,
-    config: Any,
+    model: ModelShapes,
     texts: Texts,
-    libraries: int = 0,
+    machine: Machine | None = None,
     speed: Speed | None = None,
 ) -> Cost:
-    """All of it; builds the model without weights.
-
-    Without `speed` this machine's is measured, for about a second.
-
-    Units:   libraries in bytes, what the process takes before a model is loaded.
-    """
-    skeleton = encoder.build_skeleton(config, recipe.model.head)
-    shape = describe_encoder(skeleton, plan, recipe.adapter.variant)
-    dtype = pick_dtype(recipe.training.precision, pick_device())
-    training, validation = _measure_loads(recipe, shape, texts)
+    """All of it, on a machine of that speed; without them, on this one."""
+    shape = describe_encoder(model, plan, recipe.adapter.variant)
+    if machine is None:
+        machine = find_machine(recipe.training.precision)
     if speed is None:
-        speed = measure_speed(_choose_sizes(recipe, shape, texts), recipe.training.precision)
-    once, epoch = _predict_seconds(recipe, plan, shape, (training, validation), speed)
+        sizes = _choose_sizes(recipe, shape, texts, machine)
+        speed = find_speed(sizes, recipe.training.precision, machine)
+    loads = _measure_loads(recipe, shape, texts, machine)
+    once, epoch = _predict_seconds(recipe, plan, shape, loads, machine, speed)
     return Cost(
-        adapter_bytes=compute_adapter_bytes(skeleton, plan),
-        memory_bytes=libraries
-        + count_memory(recipe, plan, shape, (training, validation), dtype.itemsize),
+        adapter_bytes=compute_adapter_bytes(model, plan),
+        memory_bytes=machine.library_bytes
+        + count_memory(recipe, plan, shape, loads, machine.itemsize),
         epoch_seconds=epoch,
         once_seconds=once,
         seconds=once + recipe.training.epochs * epoch,
@@ -156,23 +155,34 @@ def estimate_cost(
         num_validation=texts.num_validation,
         mean_tokens=float(texts.lengths.mean()),
         tokenizer=texts.tokenizer,
-        number_format=str(dtype).removeprefix("torch."),
-        num_threads=torch.get_num_threads(),
+        number_format=machine.number_format,
+        num_threads=machine.num_threads,
     )
 
 
-def measure_libraries() -> int:
-    """Bytes that training takes for libraries; to be asked before a model is loaded.
+def _find_tokenizer(settings: ModelSettings) -> tuple[Path, str]:
+    """The folder of the tokenizer to count with, and the name of its model."""
+    folder = encoder_files.find_local_folder(settings)
+    if folder is None and encoder_files.lacks_weights(settings):
+        own = encoder_files.locate_config(settings).folder
+        folder = own if encoder_files.has_vocabulary(own) else None
+    if folder is not None:
+        return folder, settings.name
+    name = encoder_files.EMBEDDED
+    return encoder_files.locate_encoder(ModelSettings(name=name)).folder, name
 
-    On a GPU they take none of its memory.
-    """
-    device = pick_device()
-    return measure_peak_memory(device) + (_MORE_LIBRARIES if device.type == "cpu" else 0)
+
+def _count_text_bytes(texts: "LabelledTexts") -> int:
+    """What the texts take of this process's memory, as they will of training's."""
+    parts = (texts.train, texts.validation, texts.test)
+    return sum(sys.getsizeof(text) for part in parts if part is not None for text in part.texts)
 
 
-def _measure_loads(recipe: Recipe, shape: EncoderShape, texts: Texts) -> tuple[Load, Load]:
+def _measure_loads(
+    recipe: Recipe, shape: EncoderShape, texts: Texts, machine: Machine
+) -> tuple[Load, Load]:
     """Of the steps of an epoch, and of one validation, as long as the texts of training."""
-    sampled, most = len(texts.lengths), MAX_TOKENS[pick_device().type]
+    sampled, most = len(texts.lengths), MAX_TOKENS[machine.device]
     training = measure_training_load(texts.lengths, recipe.training.batch_size, shape, most)
     validation = measure_load(texts.lengths[: max(1, texts.num_validation)], shape, most)
     measured = min(sampled, max(1, texts.num_validation))
@@ -182,9 +192,11 @@ def _measure_loads(recipe: Recipe, shape: EncoderShape, texts: Texts) -> tuple[L
     )
 
 
-def _choose_sizes(recipe: Recipe, shape: EncoderShape, texts: Texts) -> LayerSizes:
+def _choose_sizes(
+    recipe: Recipe, shape: EncoderShape, texts: Texts, machine: Machine
+) -> LayerSizes:
     length = -(-max(1, round(float(texts.lengths.mean()))) // 8) * 8
-    most = max(1, MAX_TOKENS[pick_device().type] // length)
+    most = max(1, MAX_TOKENS[machine.device] // length)
     return LayerSizes(
         width=shape.width,
         heads=shape.heads,
@@ -202,12 +214,13 @@ def _predict_seconds(
     plan: AdapterPlan,
     shape: EncoderShape,
     loads: tuple[Load, Load],
+    machine: Machine,
     speed: Speed,
 ) -> tuple[float, float]:
     """Seconds spent once, and in each epoch."""
     training, validation = loads
     steps = math.ceil(training.texts / recipe.training.batch_size)
-    kept = find_lowest(plan) if _keeps_prefix(recipe, shape, training) else 0
+    kept = find_lowest(plan) if _keeps_prefix(recipe, shape, training, machine) else 0
     evaluations = steps / (recipe.training.evaluate_every or steps)
     once = sum(_predict(count_prefix(shape, load, kept), speed) for load in loads)
     epoch = _predict(count_training(shape, plan, training, kept), speed)
@@ -222,12 +235,12 @@ def _predict(operations: Operations, speed: Speed) -> float:
     return (seconds + share * operations.adapted * speed.adapter_seconds) / _EFFICIENCY
 
 
-def _keeps_prefix(recipe: Recipe, shape: EncoderShape, load: Load) -> bool:
+def _keeps_prefix(recipe: Recipe, shape: EncoderShape, load: Load, machine: Machine) -> bool:
     """Whether training will keep the output of frozen layers; as `prefix` decides it."""
-    size = load.rows * shape.width * pick_dtype(recipe.training.precision, pick_device()).itemsize
+    size = load.rows * shape.width * machine.itemsize
     return (
         shape.is_packed
         and recipe.dropout.backbone == 0.0
-        and is_reread(recipe)
+        and recipe.rereads_prefix
         and size <= recipe.training.prefix_cache_gb * 1e9
     )

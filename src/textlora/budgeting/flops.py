@@ -8,14 +8,13 @@ below it may be computed once for all epochs. A multiplication and an addition a
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from textlora.model.adapters import AdapterPlan, find_matrices
+from textlora.model.adapter_plan import AdapterPlan, find_matrices
 from textlora.model.batching import compute_epoch_batches, count_rows, split_by_tokens
-from textlora.model.engine import Engine
+from textlora.model.shapes import ModelShapes
 from textlora.settings import AdapterSettings
 
 _INSIDE = re.compile(r"(^|\.)(embeddings(?:_project)?|layers?\.\d+)(\.|$)")
@@ -79,28 +78,26 @@ class Operations:
     adapted: float
 
 
-def describe_encoder(skeleton: Any, plan: AdapterPlan, variant: str) -> EncoderShape:
-    """Sizes read off a model without weights.
+def describe_encoder(model: ModelShapes, plan: AdapterPlan, variant: str) -> EncoderShape:
+    """Sizes of a layer, and how the model would run with that adapter.
 
     An adapter that is not plain LoRA, or a layer of the encoder that is trained whole, makes it run
     through transformers' own forward pass (see `engine`).
     """
     linears: dict[str, tuple[int, int]] = {}
-    for matrix in find_matrices(skeleton, AdapterSettings(rank=1)):
+    for matrix in find_matrices(model, AdapterSettings(rank=1)):
         if matrix.layer == 0:
             linears["/".join(matrix.terms)] = (matrix.in_features, matrix.out_features)
-    config = skeleton.config
-    engine = Engine(skeleton, 0)
     whole = any(_INSIDE.search(module.name) for module in plan.modules)
-    is_packed = engine.is_packed and variant != "dora" and not whole
+    is_packed = model.is_packed and variant != "dora" and not whole
     return EncoderShape(
         num_layers=plan.num_layers,
-        width=int(config.hidden_size),
-        heads=int(config.num_attention_heads),
+        width=model.width,
+        heads=model.heads,
         inner=linears["ffn_out"][0],
         linears=linears,
         is_packed=is_packed,
-        reads_first=is_packed and getattr(skeleton, "pooling", None) != "mean",
+        reads_first=is_packed and model.pooling != "mean",
     )
 
 

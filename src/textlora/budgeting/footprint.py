@@ -3,10 +3,9 @@
 import json
 import math
 
-from torch import nn
-
 from textlora.budgeting.flops import EncoderShape, Load, find_lowest
-from textlora.model.adapters import AdapterPlan
+from textlora.model.adapter_plan import AdapterPlan
+from textlora.model.shapes import ModelShapes
 from textlora.settings import Recipe
 
 # Beside the model, for each trained parameter: its master, two moments and two gradients in
@@ -14,7 +13,7 @@ from textlora.settings import Recipe
 _TRAINED_BYTES = 4 * (1 + 2 + 2 + 3 + 3)
 
 
-def compute_adapter_bytes(skeleton: nn.Module, plan: AdapterPlan) -> int:
+def compute_adapter_bytes(model: ModelShapes, plan: AdapterPlan) -> int:
     """Size of the adapter's file, to the byte.
 
     Source:  the safetensors format: 8 bytes, a JSON header padded to a multiple of 8, the data.
@@ -26,8 +25,9 @@ def compute_adapter_bytes(skeleton: nn.Module, plan: AdapterPlan) -> int:
         if matrix.magnitudes:
             shapes[f"{matrix.name}.lora_magnitude_vector"] = [matrix.magnitudes]
     for module in plan.modules:
-        for name, tensor in skeleton.get_submodule(module.name).state_dict().items():
-            shapes[f"{module.name}.{name}"] = list(tensor.shape)
+        for name, shape in model.parameters.items():
+            if name.startswith(f"{module.name}."):
+                shapes[name] = list(shape)
     header, end = {}, 0
     for name in sorted(shapes):
         begin, end = end, end + 4 * math.prod(shapes[name])

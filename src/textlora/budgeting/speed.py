@@ -1,147 +1,130 @@
-"""How fast this machine computes a layer of an encoder's sizes: measured in about a second.
+"""How fast this machine is, and how it is set up: measured once, kept, and read without torch.
 
-A whole layer and not a matrix product alone: what norms, activations, softmax and dropout take
-beside the products differs by width, number format and machine (docs/decisions.md).
+An entry of the cache folder is keyed by all that changes what would be measured. It is only there
+to save time: one that is damaged or of another machine is measured anew, and one that cannot be
+written is done without.
 """
 
-import statistics
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import dropout, gelu, layer_norm, linear
-
-from textlora.model.attention import attend
-from textlora.model.projection import apply_adapted
+from textlora.budgeting.machine import LayerSizes, Machine, Speed
 from textlora.settings import Precision
-from textlora.system.runtime import pick_device, pick_dtype
+from textlora.system.files import drop_stale, find_cache_folder, write_atomically
 
-_BUDGET_S = 0.25  # of each of the four measurements
-_MOST, _LEAST = 20, 2  # repeats of each
+_KEPT_DAYS = 30  # of entries that nobody reads
+# What a person may set, and what is measured follows from.
+_VARIABLES = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA", "CUDA_VISIBLE_DEVICES",
+)  # fmt: skip
+# Of /proc/cpuinfo; the latter three are those of ARM.
+_PROCESSOR = ("model name", "flags", "CPU implementer", "CPU part", "Features")
+
+_Entry = TypeVar("_Entry", Machine, Speed)
 
 
-@dataclass(frozen=True)
-class LayerSizes:
-    """What is measured: a layer, and a batch of `texts` of `length` tokens each.
+def find_machine(precision: Precision, held_bytes: int = 0) -> Machine:
+    """As it is kept, or found out by importing torch; `held_bytes` of this process are data.
 
-    `dropout` is that inside the encoder, `adapter_dropout` that of adapters of `rank`.
+    Raises:  SettingsError if the device cannot compute in that precision.
     """
+    key = _describe_machine() | {"precision": precision}
+    kept = _read("machine", key, Machine)
+    if kept is not None and _fits(kept):
+        return kept
+    # The peak of a process that used torch before has perhaps a model in it.
+    is_fresh = "torch" not in sys.modules
+    from textlora.budgeting.layer_timing import measure_machine
 
-    width: int
-    heads: int
-    inner: int
-    texts: int
-    length: int
-    rank: int
-    dropout: float
-    adapter_dropout: float
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Operations a second of a pass without gradients, and of one there and back.
-
-    Beside its operations an adapter takes `adapter_seconds` in training for each element that it
-    reads or writes: masks, and products too narrow to be fast.
-    """
-
-    forward_per_s: float
-    trained_per_s: float
-    adapter_seconds: float
+    found = measure_machine(precision)
+    if found.device == "cpu":
+        found = replace(found, library_bytes=found.library_bytes - held_bytes)
+    if is_fresh:
+        _keep("machine", key, found)
+    return found
 
 
-def measure_speed(sizes: LayerSizes, precision: Precision) -> Speed:
-    """Measure here, on the device, the threads and in the number format that training takes."""
-    device = pick_device()
-    dtype = pick_dtype(precision, device)
-    layer = _RandomLayer(sizes, device, dtype)
-    with torch.random.fork_rng(devices=[]):  # what is drawn here must not change a training
-        forward = _time(layer.compute, device)
-        trained = _time(layer.train, device)
-        adapted = _time(lambda: layer.project(adapted=True), device)
-        plain = _time(lambda: layer.project(adapted=False), device)
-    # To the inputs as many again, and two products for each one of attention.
-    trained_per_s = (2 * layer.operations + layer.attention) / trained
-    more = (adapted - plain) / (2 * sizes.width * sizes.texts * sizes.length)
-    return Speed(
-        forward_per_s=layer.operations / forward,
-        trained_per_s=trained_per_s,
-        adapter_seconds=max(0.0, more - 6 * sizes.rank / trained_per_s),
-    )
+def find_speed(sizes: LayerSizes, precision: Precision, machine: Machine) -> Speed:
+    """As it is kept for these sizes, or measured, which takes about a second."""
+    facts = {**asdict(sizes), **asdict(machine), "precision": precision}
+    facts.pop("library_bytes")
+    key = _describe_machine() | facts
+    found = _read("speed", key, Speed)
+    if found is None:
+        from textlora.budgeting.layer_timing import measure_speed
+
+        found = measure_speed(sizes, precision)
+        _keep("speed", key, found)
+    return found
 
 
-class _RandomLayer:
-    """One encoder layer as `engine` computes it, with random weights, and a batch for it."""
-
-    def __init__(self, sizes: LayerSizes, device: torch.device, dtype: torch.dtype) -> None:
-        random = torch.Generator(device).manual_seed(0)
-
-        def draw(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=random, device=device).mul_(0.02).to(dtype)
-
-        width, inner, rank = sizes.width, sizes.inner, sizes.rank
-        self._sizes = sizes
-        self._square = [draw(width, width) for _ in range(4)]
-        self._widen, self._narrow = draw(inner, width), draw(width, inner)
-        self._factors = draw(rank, width).requires_grad_(), draw(width, rank).requires_grad_()
-        self._hidden = draw(sizes.texts * sizes.length, width)
-        self._norm = torch.ones(width, device=device, dtype=dtype)
-        rows = sizes.texts * sizes.length
-        self.attention = 4.0 * width * rows * sizes.length
-        self.operations = 2.0 * rows * (4 * width * width + 2 * width * inner) + self.attention
-
-    def compute(self) -> None:
-        """Forward, without gradients."""
-        with torch.no_grad():
-            self._apply(self._hidden, training=False)
-
-    def train(self) -> None:
-        """Forward and back to the input."""
-        hidden = self._hidden.requires_grad_()
-        found = self._apply(hidden, training=True)
-        torch.autograd.grad(found, hidden, self._hidden.detach())
-
-    def project(self, *, adapted: bool) -> None:
-        """One square matrix there and back, with an adapter or without."""
-        hidden = self._hidden.requires_grad_()
-        weight = self._square[0]
-        if adapted:
-            found = apply_adapted(
-                hidden, (weight, None), self._factors, 1.0, self._sizes.adapter_dropout
-            )
-            torch.autograd.grad(found, (hidden, *self._factors), self._hidden.detach())
-        else:
-            torch.autograd.grad(linear(hidden, weight), hidden, self._hidden.detach())
-
-    def _apply(self, hidden: Tensor, *, training: bool) -> Tensor:
-        sizes, rate = self._sizes, self._sizes.dropout
-        query, key, value = (
-            linear(hidden, weight).view(sizes.texts, sizes.length, sizes.heads, -1).transpose(1, 2)
-            for weight in self._square[:3]
-        )
-        drop = nn.Dropout(rate).train(training)
-        mixed = attend(query, key, value, scale=query.shape[-1] ** -0.5, dropout=drop)
-        mixed = linear(mixed.transpose(1, 2).reshape(hidden.shape), self._square[3])
-        hidden = self._normalize(dropout(mixed, rate, training) + hidden)
-        inner = linear(gelu(linear(hidden, self._widen)), self._narrow)
-        return self._normalize(dropout(inner, rate, training) + hidden)
-
-    def _normalize(self, hidden: Tensor) -> Tensor:
-        return layer_norm(hidden, hidden.shape[-1:], self._norm, self._norm)
+def _describe_machine() -> dict[str, Any]:
+    """What tells this machine, as it is set up, from others that may read the same folder."""
+    return {
+        "host": platform.node(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _read_processor(),
+        "cores": os.cpu_count(),
+        "usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "gpus": _list_gpus(),
+        "environment": {name: os.environ.get(name) for name in _VARIABLES},
+        "versions": {name: version(name) for name in ("textlora", "torch", "transformers", "peft")},
+    }
 
 
-def _time(call: Callable[[], None], device: torch.device) -> float:
-    """Median seconds of a call; the first one builds kernels and does not count."""
-    call()
-    seconds: list[float] = []
-    while len(seconds) < _LEAST or (sum(seconds) < _BUDGET_S and len(seconds) < _MOST):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        begin = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds)
+def _read_processor() -> str:
+    """Its name and what it can compute; on systems that have no such file, what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return platform.processor()
+    found = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
+    return " ".join(found[name] for name in _PROCESSOR if name in found)
+
+
+def _list_gpus() -> list[str]:
+    """What drivers show of graphics processors; without torch it cannot be told if it uses them."""
+    patterns = ("proc/driver/nvidia/gpus/*", "dev/nvidia[0-9]*", "dev/dxg", "dev/kfd")
+    return sorted(str(path) for pattern in patterns for path in Path("/").glob(pattern))
+
+
+def _fits(kept: Machine) -> bool:
+    """Whether a kept entry is right for this process, which may have changed its threads."""
+    torch = sys.modules.get("torch")
+    return torch is None or torch.get_num_threads() == kept.num_threads
+
+
+def _read(kind: str, key: dict[str, Any], entry: type[_Entry]) -> _Entry | None:
+    try:
+        path = _find_path(kind, key)
+        stored = json.loads(path.read_text("utf-8"))
+        if stored["key"] != json.loads(json.dumps(key)):
+            return None
+        found = entry(**stored["value"])
+        path.touch()  # in use
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError):
+        return None
+    return found if found.is_sound() else None
+
+
+def _keep(kind: str, key: dict[str, Any], entry: Machine | Speed) -> None:
+    try:
+        path = _find_path(kind, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drop_stale(path.parent, _KEPT_DAYS)
+        write_atomically(path, json.dumps({"key": key, "value": asdict(entry)}))
+    except (OSError, RuntimeError):
+        pass  # a full or read-only disk, or no home: it costs time the next time, nothing else
+
+
+def _find_path(kind: str, key: dict[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return find_cache_folder("speed") / f"{kind}-{digest}.json"

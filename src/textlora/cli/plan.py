@@ -16,12 +16,14 @@ from textlora.cli.options import (
     print_json,
 )
 from textlora.errors import SettingsError
+from textlora.settings import Recipe
 from textlora.system.console import format_seconds, make_table, print_line, show
 
 if TYPE_CHECKING:
     from textlora.budgeting.budget import BudgetedPlan
     from textlora.budgeting.cost import Cost
-    from textlora.model.adapters import AdapterPlan
+    from textlora.data.labelled_texts import LabelledTexts
+    from textlora.model.adapter_plan import AdapterPlan
 
 _ASSUMED_LABELS = 4
 
@@ -40,19 +42,20 @@ def plan(
     """Show what would be trained, counted exactly, and what it costs here; builds no model."""
     from textlora.budgeting.budget import fit_budget, plan_recipe
     from textlora.budgeting.cost import plan_cost
-    from textlora.data.labelled_texts import load_labelled_texts
+    from textlora.model.encoder_files import lacks_weights
 
     flags = {"model__name": model, "data__source": data}
     resolved = load_budgeted(recipe, settings or (), flags, budget)
     if data is not None and num_labels is not None:
         raise SettingsError("--num-labels: --data has its own; leave out one of the two")
-    texts = None if data is None else load_labelled_texts(resolved.data)
+    texts = None if data is None else _load_texts(resolved)
     count = _ASSUMED_LABELS if num_labels is None else num_labels
     labels = texts.labels if texts else tuple(f"label {index}" for index in range(count))
     fitted = None if budget is None else fit_budget(resolved, labels, budget)
     planned = plan_recipe(resolved, labels) if fitted is None else fitted.plan
     chosen = resolved if fitted is None else fitted.recipe
     cost = plan_cost(chosen, planned, labels, texts)
+    unknown = lacks_weights(chosen.model)
     if as_json:
         limits = {} if fitted is None else {"budget": fitted.budget, "smallest": fitted.smallest}
         print_json({
@@ -63,14 +66,26 @@ def plan(
             **asdict(planned),
             "trainable": planned.trainable,
             "trainable_share": planned.trainable_share,
+            "new_layers_known": not unknown,
             **limits,
             "cost": asdict(cost),
         })  # fmt: skip
         return
     show_plan(planned, resolved.model.name)
+    if unknown:
+        print_line(
+            f"{resolved.model.name} has no weights, so layers that the checkpoint lacks are "
+            "unknown; what is not part of the encoder counts as new"
+        )
     if fitted is not None:
         show_budget(fitted)
     show_cost(cost, len(labels))
+
+
+def _load_texts(recipe: Recipe) -> "LabelledTexts":
+    from textlora.data.labelled_texts import load_labelled_texts
+
+    return load_labelled_texts(recipe.data)
 
 
 def show_plan(plan: "AdapterPlan", model: str) -> None:

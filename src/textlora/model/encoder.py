@@ -19,10 +19,8 @@ from textlora.model.encoder_files import (
     EncoderFiles,
     check_published,
     has_vocabulary,
-    list_weights,
-    locate_encoder,
+    locate_config,
     read_shipped_config,
-    read_tensor_names,
 )
 from textlora.model.heads import install_head, list_head_parameters
 from textlora.model.positions import fit_length
@@ -48,13 +46,13 @@ class LoadedEncoder:
 def read_model_config(settings: ModelSettings, labels: tuple[str, ...]) -> Any:
     """The model's configuration with our labels; a well-known Hub id needs no network for it.
 
-    Raises:  ModelError as `locate_encoder`, or when the model cannot classify sequences.
+    Raises:  ModelError as `locate_config`, or when the model cannot classify sequences.
     """
     values = read_shipped_config(settings)
     if values is not None:
         config = AutoConfig.for_model(values.pop("model_type"), **values)
         return _set_labels(config, labels)
-    return load_config(locate_encoder(settings), labels)
+    return load_config(locate_config(settings), labels)
 
 
 def load_config(
@@ -94,31 +92,6 @@ def build_skeleton(config: Any, head: Head = "own") -> nn.Module:
         model: nn.Module = AutoModelForSequenceClassification.from_config(config)
     install_head(model, head)
     return model
-
-
-def find_new_parameters(skeleton: Any, folder: Path | None) -> tuple[str, ...]:
-    """Parameters that would start at random: those that the weight files in `folder` lack.
-
-    Reads only the headers of the files. Without a folder: all that is not part of the encoder.
-    """
-    prefix = f"{skeleton.base_model_prefix}."
-    names = [name for name, _ in skeleton.named_parameters()]
-    if folder is None:
-        return tuple(name for name in names if not name.startswith(prefix))
-    # Old checkpoints call a norm's weight and bias gamma and beta; transformers renames them.
-    stored = {
-        key.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
-            "LayerNorm.beta", "LayerNorm.bias"
-        )
-        for path in list_weights(folder)
-        for key in read_tensor_names(path)
-    }
-    fresh = set(list_head_parameters(skeleton))  # what is stored under these names is another head
-    return tuple(
-        name
-        for name in names
-        if name in fresh or (name not in stored and name.removeprefix(prefix) not in stored)
-    )
 
 
 def load_encoder(

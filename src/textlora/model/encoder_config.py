@@ -9,6 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from textlora.errors import ModelError
+
+# Families whose layers the engine computes itself, without padding (see `engine`).
+PACKED_FAMILIES = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet"}
+# These families start positions behind the padding id: the rows up to it are never used.
+_OFFSET_POSITIONS = {
+    "roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "longformer",
+    "roberta-prelayernorm", "xlm-roberta-xl",
+}  # fmt: skip
+_MIN_POSITIONS = 8  # as the least of model.max_length
 _SIZES = ("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size")
 _BERT: dict[str, Any] = {
     "vocab_size": 30_522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
@@ -92,6 +102,27 @@ def parse_encoder_config(values: Any) -> EncoderConfig | None:
     if family == "distilbert":
         known = {_DISTILBERT.get(name, name): value for name, value in known.items()}
     return _make(family, known) if _is_plain(known) else None
+
+
+def count_positions(family: str, positions: int, pad_token_id: int | None) -> int:
+    """Those of a model's `positions` that a text can stand at.
+
+    Raises:  ModelError if they are too few for any text, or counted from an id that is not told.
+    """
+    if family in _OFFSET_POSITIONS:
+        padding = 1 if family == "mpnet" else pad_token_id
+        if padding is None:
+            raise ModelError(
+                f"config.json of a {family}: has no pad_token_id, from which positions "
+                "are counted; write that of its tokenizer there"
+            )
+        positions -= padding + 1
+    if positions < _MIN_POSITIONS:
+        raise ModelError(
+            f"config.json of a {family}: leaves {positions} positions for a text, which "
+            "needs more; mend max_position_embeddings or pad_token_id"
+        )
+    return positions
 
 
 def _is_plain(known: dict[str, Any]) -> bool:

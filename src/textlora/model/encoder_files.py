@@ -93,11 +93,32 @@ def locate_encoder(settings: ModelSettings) -> EncoderFiles:
     return EncoderFiles(name, folder, folder.name, name)
 
 
+def locate_config(settings: ModelSettings) -> EncoderFiles:
+    """As `locate_encoder`, for what its configuration alone says: a folder may lack the weights.
+
+    Raises:  ModelError as `locate_encoder`.
+    """
+    folder = expand_home(settings.name)
+    if lacks_weights(settings):
+        return EncoderFiles(settings.name, folder.resolve(), "", settings.name)
+    return locate_encoder(settings)
+
+
+def lacks_weights(settings: ModelSettings) -> bool:
+    """Whether the model is a folder with a configuration and no weights."""
+    folder = expand_home(settings.name)
+    return (
+        settings.name != EMBEDDED
+        and (folder / "config.json").is_file()
+        and not list_weights(folder)
+    )
+
+
 def find_local_folder(settings: ModelSettings) -> Path | None:
-    """The model's folder, or None where its configuration alone is at hand."""
+    """The folder with the model's weights, or None where its configuration alone is at hand."""
     if settings.name in _KNOWN_CONFIGS and not Path(settings.name).is_dir():
         return None
-    return locate_encoder(settings).folder
+    return None if lacks_weights(settings) else locate_encoder(settings).folder
 
 
 def read_shipped_config(settings: ModelSettings) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from textlora.model.attention import attend
 from textlora.model.batching import MAX_TOKENS, Batch
+from textlora.model.encoder_config import PACKED_FAMILIES as _FAMILIES
 from textlora.model.heads import find_pooling, pool
 from textlora.model.padding import gather, spread
 from textlora.model.projection import (
@@ -25,7 +26,6 @@ from textlora.model.projection import (
     is_supported,
 )
 
-_FAMILIES = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet"}
 _PARTS = ("embeddings", "embeddings_project", "encoder")  # the second in ELECTRA alone
 
 

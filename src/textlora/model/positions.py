@@ -2,15 +2,7 @@
 
 from pathlib import Path
 
-from textlora.errors import ModelError
-from textlora.model.encoder_config import read_encoder_config
-
-# These families start positions behind the padding id: the rows up to it are never used.
-_OFFSET_POSITIONS = {
-    "roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "longformer",
-    "roberta-prelayernorm", "xlm-roberta-xl",
-}  # fmt: skip
-_MIN_POSITIONS = 8  # as the least of model.max_length
+from textlora.model.encoder_config import count_positions, read_encoder_config
 
 
 def read_max_length(folder: Path, wanted: int) -> int | None:
@@ -33,18 +25,4 @@ def fit_length(family: str, positions: int | None, padding: int | None, wanted: 
 
     Raises:  ModelError if that is too little for any text.
     """
-    left = positions or wanted
-    if family in _OFFSET_POSITIONS:
-        offset = 1 if family == "mpnet" else padding
-        if offset is None:
-            raise ModelError(
-                f"config.json of a {family}: has no pad_token_id, from which positions "
-                "are counted; write that of its tokenizer there"
-            )
-        left -= offset + 1
-    if left < _MIN_POSITIONS:
-        raise ModelError(
-            f"config.json of a {family}: leaves {left} positions for a text, which "
-            "needs more; mend max_position_embeddings or pad_token_id"
-        )
-    return min(wanted, left)
+    return min(wanted, count_positions(family, positions or wanted, padding))

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from textlora.model.batching import Batch, TokenizedTexts, make_batch, split_by_tokens
 from textlora.model.engine import Engine
-from textlora.settings import Recipe
 from textlora.system.files import drop_stale, find_cache_folder, flush_file, move_file
 from textlora.system.progress import Reporter
 
@@ -44,13 +43,6 @@ class Prefix:
         parts = [self.rows[self.offsets[i] : self.offsets[i + 1]] for i in indices]
         rest = self.rows.new_zeros(len(batch.token_ids) - batch.num_tokens, self.rows.shape[1])
         return torch.cat([*parts, rest]).to(batch.token_ids.device)
-
-
-def is_reread(recipe: Recipe) -> bool:
-    """Whether the output of frozen layers is always the same and read in more than one epoch."""
-    settings, dropout = recipe.training, recipe.dropout
-    random = dropout.scope == "all" and max(dropout.start, dropout.end) > 0.0
-    return not random and settings.epochs > 1.0 and settings.prefix_cache_gb > 0.0
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Proof that a saved classifier is the trained one: loaded by a fresh process, its logits compared.
 
-`python -m textlora.runs.verify RUN` reads a JSON list of texts and writes their logits; `verify_run`
-starts it and compares.
+`python -m textlora.runs.verify RUN` reads a JSON list of texts and writes their logits;
+`verify_run` starts it and compares.
 """
 
 import json

@@ -8,6 +8,7 @@ from typing import Any
 
 from textlora.budgeting.budget import parse_budget, plan_recipe
 from textlora.errors import SettingsError
+from textlora.model.encoder_files import lacks_weights, locate_encoder
 from textlora.settings import Recipe
 from textlora.sweep.space import Choices, Space, change_recipe
 
@@ -98,7 +99,10 @@ class Judge:
 
     def _count(self, settings: dict[str, Any]) -> Feasibility:
         try:
-            plan = plan_recipe(change_recipe(self._recipe, settings, "space"), self._labels)
+            recipe = change_recipe(self._recipe, settings, "space")
+            if lacks_weights(recipe.model):
+                locate_encoder(recipe.model)  # refuses: it can be planned, but not trained
+            plan = plan_recipe(recipe, self._labels)
         except SettingsError as error:
             return Feasibility(None, str(error))
         if self._budget is None:

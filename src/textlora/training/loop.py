@@ -20,7 +20,7 @@ from textlora.model.batching import (
     make_batch,
     split_by_tokens,
 )
-from textlora.model.prefix import Prefix, is_reread, open_prefix
+from textlora.model.prefix import Prefix, open_prefix
 from textlora.model.torch_backend import compute_logits
 from textlora.runs import checkpoints
 from textlora.runs.checkpoints import Checkpoint, Effort, TrainingState
@@ -173,7 +173,7 @@ def _open_prefix(
     check: Callable[[], None],
 ) -> AbstractContextManager[Prefix | None]:
     """The output of frozen layers, where it is read more than once and always the same."""
-    if not is_reread(setup.recipe):
+    if not setup.recipe.rereads_prefix:
         return nullcontext()
     most_gb = setup.recipe.training.prefix_cache_gb
     return open_prefix(setup.engine, tokens, setup.origin.encoder, most_gb, report, check)

@@ -19,6 +19,7 @@ from textlora.errors import TextloraError, UnfinishedError
 from textlora.evaluation.evaluation import AnyEvaluation
 from textlora.evaluation.run_evaluation import evaluate_run
 from textlora.model.batching import compute_epoch_batches, compute_padded_share, tokenize
+from textlora.model.shapes import find_shapes
 from textlora.model.torch_backend import compute_logits
 from textlora.reporting.report import write_report
 from textlora.reporting.results import save_results
@@ -252,7 +253,8 @@ def _say_plan(setup: TrainingSetup, report: Reporter) -> None:
     if cut:
         report.say(f"{cut:,} texts are longer than {setup.max_length} tokens and were cut")
     known = Texts(train.lengths, len(train), len(validation), setup.recipe.model.name)
-    cost = estimate_cost(setup.recipe, plan, setup.model.config, known)
+    shapes = find_shapes(setup.recipe.model, len(setup.labels))
+    cost = estimate_cost(setup.recipe, plan, shapes, known)
     report.say(
         f"about {format_seconds(cost.epoch_seconds)} an epoch here, "
         f"{format_seconds(cost.seconds)} from the first step to the last"

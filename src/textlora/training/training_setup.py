@@ -14,10 +14,12 @@ from torch import Tensor
 
 from textlora.data.labelled_texts import LabelledTexts
 from textlora.model import encoder, encoder_files
-from textlora.model.adapters import AdapterPlan, attach_adapter, plan_adapter
+from textlora.model.adapter_plan import AdapterPlan, plan_adapter
+from textlora.model.adapters import attach_adapter
 from textlora.model.batching import TokenizedTexts
 from textlora.model.encoder_files import EncoderFiles
 from textlora.model.engine import Engine
+from textlora.model.shapes import read_shapes
 from textlora.model.token_cache import tokenize_cached
 from textlora.model.tokenizer import check_tokenizer
 from textlora.runs.checkpoints import Origin
@@ -74,7 +76,7 @@ def prepare_training(recipe: Recipe, texts: LabelledTexts) -> TrainingSetup:
     embeddings: Any = loaded.model.get_input_embeddings()  # type: ignore[operator]
     check_tokenizer(tokenizer, embeddings.num_embeddings, f"model {recipe.model.name!r}")
     max_length = encoder.find_max_length(loaded.model.config, recipe.model.max_length)
-    plan = plan_adapter(loaded.model, loaded.new_parameters, recipe.adapter)
+    plan = plan_adapter(read_shapes(loaded.model), loaded.new_parameters, recipe.adapter)
     model = attach_adapter(loaded.model, plan, recipe.adapter, recipe.dropout).to(device)
     heads = [module.name for module in plan.modules]
     dtype = pick_dtype(recipe.training.precision, device)
