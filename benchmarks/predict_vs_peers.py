@@ -123,7 +123,9 @@ def prepare(case: str, count: int, options: argparse.Namespace, scratch: Path) -
     """A classifier as a run folder and as a plain model, and the texts."""
     from textlora.data.labelled_texts import load_labelled_texts
     from textlora.model.adapters import merge_adapter
+    from textlora.model.encoder import load_tokenizer
     from textlora.runs.loaded_run import load_run
+    from textlora.runs.run_folder import ADAPTER
     from textlora.settings import load_recipe
     from textlora.system.progress import Reporter
     from textlora.training.pipeline import fit_run
@@ -143,7 +145,8 @@ def prepare(case: str, count: int, options: argparse.Namespace, scratch: Path) -
     run = scratch / "run"
     fit_run(recipe, texts, run, resume="never", report=Reporter(quiet=True))
     loaded = load_run(run)
-    loaded.tokenizer.save_pretrained(scratch / "plain")
+    # The run's own may be a light one; the peers read that of transformers.
+    load_tokenizer(run / ADAPTER, "the run").save_pretrained(scratch / "plain")
     merge_adapter(loaded.model).save_pretrained(scratch / "plain")
     assert texts.test is not None
     return {
