@@ -14,7 +14,7 @@ from textlora.errors import ModelError
 # Families whose layers the engine computes itself, without padding (see `engine`).
 PACKED_FAMILIES = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet"}
 # These families start positions behind the padding id: the rows up to it are never used.
-_OFFSET_POSITIONS = {
+OFFSET_FAMILIES = {
     "roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "longformer",
     "roberta-prelayernorm", "xlm-roberta-xl",
 }  # fmt: skip
@@ -104,12 +104,17 @@ def parse_encoder_config(values: Any) -> EncoderConfig | None:
     return _make(family, known) if _is_plain(known) else None
 
 
+def name_encoder(family: str) -> str:
+    """What the models of a family call their encoder."""
+    return "roberta" if family in ("xlm-roberta", "camembert") else family
+
+
 def count_positions(family: str, positions: int, pad_token_id: int | None) -> int:
     """Those of a model's `positions` that a text can stand at.
 
     Raises:  ModelError if they are too few for any text, or counted from an id that is not told.
     """
-    if family in _OFFSET_POSITIONS:
+    if family in OFFSET_FAMILIES:
         padding = 1 if family == "mpnet" else pad_token_id
         if padding is None:
             raise ModelError(

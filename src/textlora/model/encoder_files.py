@@ -245,6 +245,12 @@ def _hash(path: Path, *_facts: int) -> str:
     return compute_sha256(path)
 
 
+def rename_stored(name: str) -> str:
+    """A tensor's name as models have it: old checkpoints call a norm's values gamma and beta."""
+    name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
+    return name.replace("LayerNorm.beta", "LayerNorm.bias")
+
+
 def _locate_on_hub(name: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
 

@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from textlora.model.encoder_config import EncoderConfig
+from textlora.model.encoder_config import (
+    OFFSET_FAMILIES,
+    PACKED_FAMILIES,
+    EncoderConfig,
+    name_encoder,
+)
+from textlora.model.encoder_files import rename_stored
 from textlora.settings import Head
 
-# Name of the encoder inside a model, by family.
-_PREFIXES = {
-    "bert": "bert", "roberta": "roberta", "xlm-roberta": "roberta", "camembert": "roberta",
-    "electra": "electra", "mpnet": "mpnet",
-}  # fmt: skip
-_FIRST_POSITION_BEHIND_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 # Settings of PEFT's LoRA that change no weight of a saved adapter, or that are read below. Any
 # other one that is set means a variant.
 _HARMLESS = {
@@ -65,7 +65,7 @@ def merge_plain(
 
     `encoder` reads the weights of the checkpoint, by name; it is called once, or not at all.
     """
-    if config is None or config.model_type not in _PREFIXES or config.activation != "gelu":
+    if config is None or config.model_type not in PACKED_FAMILIES or config.activation != "gelu":
         return None
     if not _is_plain(adapter.settings):
         return None
@@ -135,15 +135,10 @@ def _collect(
 ) -> dict[str, Tensor] | None:
     """Every weight of the model in float32: trained whole, or from the checkpoint; None if not.
 
-    Old checkpoints call a norm's weight and bias gamma and beta, and some leave out the prefix.
+    Some checkpoints leave out the prefix.
     """
-    prefix = f"{_PREFIXES[config.model_type]}."
-    renamed = {
-        name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
-            "LayerNorm.beta", "LayerNorm.bias"
-        ): tensor
-        for name, tensor in stored.items()
-    }
+    prefix = f"{name_encoder(config.model_type)}."
+    renamed = {rename_stored(name): tensor for name, tensor in stored.items()}
     found: dict[str, Tensor] = {}
     for name, empty in model.state_dict().items():
         tensor = weights.get(name)
@@ -185,7 +180,7 @@ class _Classifier(nn.Module):
             num_labels=num_labels,
             vocab_size=config.vocabulary,
         )
-        self.prefix = _PREFIXES[family]
+        self.prefix = name_encoder(family)
         own = head == "own"
         self.add_module(self.prefix, _Encoder(config, has_pooler=own and family == "bert"))
         if not own:
@@ -228,7 +223,7 @@ class _Embeddings(nn.Module):
         if config.token_types:
             self.token_type_embeddings = _make_table(config.token_types, width)
         self.LayerNorm = nn.LayerNorm(width, eps=config.norm_epsilon)
-        if config.model_type in _FIRST_POSITION_BEHIND_PADDING:
+        if config.model_type in OFFSET_FAMILIES:
             self.padding_idx = 1 if config.model_type == "mpnet" else config.pad_token_id
 
     def forward(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:

@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from textlora.model import encoder_config
-from textlora.model.encoder_config import PACKED_FAMILIES, EncoderConfig
+from textlora.model.encoder_config import PACKED_FAMILIES, EncoderConfig, name_encoder
 from textlora.model.encoder_files import (
     list_weights,
     locate_config,
     read_shipped_config,
     read_tensor_names,
+    rename_stored,
 )
 from textlora.settings import Head, ModelSettings
 
 Parameters = dict[str, tuple[int, ...]]
-# What a family calls its encoder, where that is not the family's own name.
-_PREFIXES = {"xlm-roberta": "roberta", "camembert": "roberta"}
 # These hold their head before their encoder, and so list its parameters first.
 _HEAD_FIRST = {"xlm-roberta", "camembert"}
 
@@ -103,13 +102,8 @@ def find_new_parameters(shapes: ModelShapes, folder: Path | None) -> tuple[str, 
     prefix = f"{shapes.encoder_name}."
     if folder is None:
         return tuple(name for name in shapes.parameters if not name.startswith(prefix))
-    # Old checkpoints call a norm's weight and bias gamma and beta; transformers renames them.
     stored = {
-        key.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
-            "LayerNorm.beta", "LayerNorm.bias"
-        )
-        for path in list_weights(folder)
-        for key in read_tensor_names(path)
+        rename_stored(key) for path in list_weights(folder) for key in read_tensor_names(path)
     }
     fresh = set(shapes.linear_head)  # what is stored under these names is another head
     return tuple(
@@ -149,7 +143,7 @@ def compute_shapes(config: EncoderConfig, head: Head, num_labels: int) -> ModelS
     Source:  the modules of transformers 5.23, with which a test compares them.
     """
     family = config.model_type
-    name = _PREFIXES.get(family, family)
+    name = name_encoder(family)
     encoder = {f"{name}.{key}": shape for key, shape in _list_encoder(config, head)}
     own = dict(_list_head(config, head, num_labels))
     first = family in _HEAD_FIRST and head == "own"
