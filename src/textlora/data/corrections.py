@@ -10,8 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from textlora.data.examples import Examples
 from textlora.data.tables import read_rows
 from textlora.errors import DataError, TextloraError
+from textlora.settings import DataSettings
 from textlora.system.files import write_atomically
 
 KEEP, CHANGE, DROP = "keep", "change", "drop"
@@ -107,3 +111,52 @@ def read_corrections(path: Path, labels: tuple[str, ...]) -> list[Correction]:
                 f"{', '.join(labels)}"
             )
     return found
+
+
+def apply_corrections(
+    train: Examples,
+    parts: dict[str, Examples],
+    labels: tuple[str, ...],
+    settings: DataSettings,
+    notes: list[str],
+) -> Examples:
+    """Training rows as a review has decided; those of other parts stay as they are.
+
+    `parts` has all rows as read, in the numbers of `labels`; what was done is added to `notes`.
+
+    Raises:  DataError for a decision about a row that is not there, or two that contradict.
+    """
+    path = Path(settings.corrections)
+    numbers = {label: index for index, label in enumerate(labels)}
+    known = {
+        (text, int(label_id))
+        for part in parts.values()
+        for text, label_id in zip(part.texts, part.label_ids, strict=True)
+    }
+    decided: dict[tuple[str, int], int] = {}  # -1: the row goes
+    for item in read_corrections(path, labels):
+        key = (item.text, numbers.get(item.label, -1))
+        if key not in known:
+            if item.new_label == item.label:
+                continue  # nothing is asked of a row that has gone
+            raise DataError(
+                f"{item.where}: no row of {settings.source} has this text with the label "
+                f"{item.label!r}; the data has changed since, run textlora audit again"
+            )
+        wanted = -1 if item.new_label is None else numbers[item.new_label]
+        if decided.setdefault(key, wanted) != wanted:
+            raise DataError(
+                f"{item.where}: decides otherwise about a text with the label {item.label!r} than "
+                "a row above it; write the same in both"
+            )
+    pairs = list(zip(train.texts, train.label_ids.tolist(), strict=True))
+    label_ids = np.array([decided.get(pair, pair[1]) for pair in pairs], dtype=np.int64)
+    kept = np.flatnonzero(label_ids >= 0)
+    changed = int((label_ids[kept] != train.label_ids[kept]).sum())
+    changing = {key for key, wanted in decided.items() if wanted != key[1]}
+    outside = len(changing - set(pairs))
+    notes.append(
+        f"{path}: {changed} training labels corrected, {len(pairs) - len(kept)} rows dropped"
+        + (f"; {outside} corrections are about held-out rows and change nothing" if outside else "")
+    )
+    return Examples(train.texts, label_ids, train.slices).take(kept)

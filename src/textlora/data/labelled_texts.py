@@ -6,14 +6,13 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from textlora.data.cleaning import clean_text
 from textlora.data.columns import find_label_fault, name_label_set
-from textlora.data.corrections import read_corrections
+from textlora.data.corrections import apply_corrections
 from textlora.data.examples import (
     Examples,
     count_held_out,
@@ -56,7 +55,7 @@ def load_labelled_texts(
         train, validation = split_examples(train, settings, labels)
     if settings.corrections:
         # Behind the split: which rows are held out must not follow from a correction.
-        train = _correct(train, examples, labels, settings, notes)
+        train = apply_corrections(train, examples, labels, settings, notes)
         _check_counts(train, labels, found.where)
     return LabelledTexts(
         labels=labels,
@@ -261,47 +260,3 @@ def _suggest_multi_label(train: Examples, labels: tuple[str, ...]) -> str:
     if not train.is_multi_label:
         settings = f"data.multi_label=true and {settings}"
     return f"; if {separator!r} stands between several labels, set {settings}"
-
-
-def _correct(
-    train: Examples,
-    parts: dict[str, Examples],
-    labels: tuple[str, ...],
-    settings: DataSettings,
-    notes: list[str],
-) -> Examples:
-    """Training rows as a review has decided; those of other parts stay as they are."""
-    path = Path(settings.corrections)
-    numbers = {label: index for index, label in enumerate(labels)}
-    known = {
-        (text, int(label_id))
-        for part in parts.values()
-        for text, label_id in zip(part.texts, part.label_ids, strict=True)
-    }
-    decided: dict[tuple[str, int], int] = {}  # -1: the row goes
-    for item in read_corrections(path, labels):
-        key = (item.text, numbers.get(item.label, -1))
-        if key not in known:
-            if item.new_label == item.label:
-                continue  # nothing is asked of a row that has gone
-            raise DataError(
-                f"{item.where}: no row of {settings.source} has this text with the label "
-                f"{item.label!r}; the data has changed since, run textlora audit again"
-            )
-        wanted = -1 if item.new_label is None else numbers[item.new_label]
-        if decided.setdefault(key, wanted) != wanted:
-            raise DataError(
-                f"{item.where}: decides otherwise about a text with the label {item.label!r} than "
-                "a row above it; write the same in both"
-            )
-    pairs = list(zip(train.texts, train.label_ids.tolist(), strict=True))
-    label_ids = np.array([decided.get(pair, pair[1]) for pair in pairs], dtype=np.int64)
-    kept = np.flatnonzero(label_ids >= 0)
-    changed = int((label_ids[kept] != train.label_ids[kept]).sum())
-    changing = {key for key, wanted in decided.items() if wanted != key[1]}
-    outside = len(changing - set(pairs))
-    notes.append(
-        f"{path}: {changed} training labels corrected, {len(pairs) - len(kept)} rows dropped"
-        + (f"; {outside} corrections are about held-out rows and change nothing" if outside else "")
-    )
-    return Examples(train.texts, label_ids, train.slices).take(kept)

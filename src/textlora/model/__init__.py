@@ -20,6 +20,8 @@ Modules:
     padding           From rows of real tokens to padded places, which attention reads, and back.
     plain_classifier  Classifiers of the engine's families as plain torch modules, without
                       transformers and PEFT.
+    plain_modules     Encoders of the engine's families, and their heads, as plain torch modules
+                      without transformers.
     positions         The longest text that an encoder can read, as its configuration says.
     prefix            The output of the layers below the lowest adapted one, computed once and
                       read in each epoch.

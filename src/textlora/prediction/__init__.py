@@ -8,6 +8,8 @@ Modules:
                          keeps the labels.
     chunk_file           A long output that is written chunk by chunk, and goes on where a crash
                          left it.
+    converted            A converted classifier beside its run: what a probe found out about it,
+                         kept and read again.
     file_prediction      Files of texts in, a file of predictions out, in the same order, in
                          constant memory.
     file_summary         What happened to a file of predictions, counted chunk by chunk.

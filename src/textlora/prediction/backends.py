@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -26,6 +26,13 @@ from textlora.model.batching import TokenizedTexts, tokenize
 from textlora.model.logits import Backend
 from textlora.prediction import openvino_backend
 from textlora.prediction.cascade import CascadeBackend, find_margin
+from textlora.prediction.converted import (
+    MAX_AGAIN,
+    MAX_FLIPS,
+    Probe,
+    keep_converted,
+    read_converted,
+)
 from textlora.prediction.openvino_backend import OpenVinoBackend
 from textlora.runs.loaded_run import LoadedRun
 from textlora.runs.run_folder import BACKENDS
@@ -33,12 +40,6 @@ from textlora.scoring.tasks import find_task
 from textlora.settings import BackendName
 from textlora.system import runtime
 from textlora.system.files import (
-    describe_files,
-    find_damage,
-    format_json,
-    lock_folder,
-    stage_folder,
-    write_file,
     write_json,
 )
 
@@ -47,36 +48,8 @@ if TYPE_CHECKING:
     from textlora.model.torch_backend import TorchBackend
 
 Say = Callable[[str], None]
-MAX_FLIPS = 0.005  # of the probe's labels
-_MAX_AGAIN = 0.2  # of the probe's texts: beyond it the exact backend does much of the work
 _CALIBRATION_TEXTS, _PROBE_TEXTS = 300, 1_000
-_FACTS, _AUTO = "backend.json", "auto.json"
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A backend beside torch: how many labels of the probe differ, and texts per second of both.
-
-    `again` counts the texts that torch answered, as another answer is nearer than `margin`. Of a
-    multi-label classifier a text differs as soon as one of its labels does.
-    """
-
-    texts: int
-    flips: int
-    margin: float
-    again: int
-    rate: float
-    torch_rate: float
-
-    @property
-    def keeps_labels(self) -> bool:
-        """Whether at most 0.5 % of the labels differ."""
-        return self.flips <= MAX_FLIPS * self.texts
-
-    @property
-    def is_sure(self) -> bool:
-        """Whether few texts are too close to call."""
-        return self.again <= _MAX_AGAIN * self.texts
+_AUTO = "auto.json"
 
 
 def open_backend(run: LoadedRun, name: BackendName, say: Say) -> Backend:
@@ -170,7 +143,7 @@ class _Maker:
         int8 = name == "openvino-int8"
         key = self._describe(name, int8=int8)
         folder = self._folder / name
-        facts = _read_facts(folder, key)
+        facts = read_converted(folder, key)
         if facts is None:
             self._say(f"{name}: converting the classifier; this is done once")
             graph, probe = self._make(folder, key, int8=int8)
@@ -192,7 +165,7 @@ class _Maker:
         if not probe.is_sure:
             raise ModelError(
                 f"{where} leaves {probe.again} of {probe.texts} probe texts too close to call, "
-                f"allowed are {_MAX_AGAIN:.0%}; {instead}"
+                f"allowed are {MAX_AGAIN:.0%}; {instead}"
             )
         if not probe.keeps_labels:
             raise ModelError(
@@ -216,7 +189,7 @@ class _Maker:
             else:
                 graph, probe = self._store(self._graph, scratch), None
             try:
-                _keep(scratch, folder, {"key": key, "probe": probe and asdict(probe)})
+                keep_converted(scratch, folder, {"key": key, "probe": probe and asdict(probe)})
             except OSError as error:  # another process converts it, the disk is full, or not ours
                 reason = error.strerror or f"process {error} is writing there"
                 self._say(f"{folder}: not kept ({reason}); it will be converted again")
@@ -304,25 +277,6 @@ class _Maker:
     @property
     def _folder(self) -> Path:
         return self._run.folder / BACKENDS
-
-
-def _keep(scratch: Path, folder: Path, facts: dict[str, Any]) -> None:
-    folder.parent.mkdir(exist_ok=True)
-    with lock_folder(folder.parent), stage_folder(folder) as staged:
-        names = sorted(path.name for path in scratch.iterdir())
-        for name in names:
-            write_file(staged / name, (scratch / name).read_bytes())
-        found = {**facts, "files": describe_files(staged, names)}
-        write_file(staged / _FACTS, format_json(found).encode())
-
-
-def _read_facts(folder: Path, key: dict[str, Any]) -> dict[str, Any] | None:
-    """What backend.json says, if it is whole and was made from just this."""
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        found = json.loads((folder / _FACTS).read_text("utf-8"))
-        if found["key"] == key and not find_damage(folder, found["files"]):
-            return {"probe": found["probe"] and Probe(**found["probe"])}
-    return None
 
 
 def _describe_machine() -> str:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from textlora.model.batching import TokenizedTexts
 from textlora.model.logits import Backend, Check, go_on
 
-_EXPECTED_FLIPS = 0.001  # of all texts: a fifth of what is allowed (backends.MAX_FLIPS)
+_EXPECTED_FLIPS = 0.001  # of all texts: a fifth of what is allowed (converted.MAX_FLIPS)
 MeasureMargin = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.floating]]
 
 
