@@ -19,7 +19,14 @@ from textlora.budgeting.budget import fit_budget, plan_recipe
 from textlora.cli.main import main
 from textlora.data.labelled_texts import load_labelled_texts
 from textlora.data.sources import read_splits
-from textlora.errors import DataError, Interrupted, SettingsError, TextloraError, UnfinishedError
+from textlora.errors import (
+    DataError,
+    Interrupted,
+    ModelError,
+    SettingsError,
+    TextloraError,
+    UnfinishedError,
+)
 from textlora.runs.history import read_history
 from textlora.scoring.validation import ValidationRecord
 from textlora.settings import load_recipe
@@ -508,3 +515,13 @@ def test_what_is_set_is_not_searched_in_the_space_that_ships(place, tmp_path):
     table = (tmp_path / "sweep" / "trials.csv").read_text().splitlines()[0]
     assert "training.learning_rate" in table
     assert "training.epochs" not in table
+
+
+def test_an_encoder_without_weights_cannot_be_a_trial(tmp_path, tiny_bert):
+    """It can be planned; a trial of it would fail after hours of others."""
+    folder = shutil.copytree(tiny_bert, tmp_path / "bare")
+    (folder / "model.safetensors").unlink()
+    judge = Judge(tiny_recipe(tiny_bert, "unused.csv"), ("a", "b"), None)
+    assert judge.judge({"model.name": str(tiny_bert)}).fits
+    with pytest.raises(ModelError, match=r"no \.safetensors weights in it"):
+        judge.judge({"model.name": str(folder)})
