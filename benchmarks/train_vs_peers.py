@@ -289,7 +289,8 @@ def train_peer(job: dict[str, Any]) -> dict[str, Any]:
     )
 
     from textlora.model import encoder_files
-    from textlora.model.adapters import plan_adapter
+    from textlora.model.adapter_plan import plan_adapter
+    from textlora.model.shapes import read_shapes
     from textlora.settings import AdapterSettings, ModelSettings
 
     peer = PEERS[job["contender"]]
@@ -306,7 +307,7 @@ def train_peer(job: dict[str, Any]) -> dict[str, Any]:
         **({} if "mpnet" in str(folder) else {"attn_implementation": peer.attention}),
         **calm,
     )
-    plan = plan_adapter(model, [], AdapterSettings(rank=RANK, targets=job["targets"]))
+    plan = plan_adapter(read_shapes(model), [], AdapterSettings(rank=RANK, targets=job["targets"]))
     config = LoraConfig(
         task_type="SEQ_CLS", r=RANK, lora_alpha=16, lora_dropout=DROPOUT,
         target_modules=[matrix.name for matrix in plan.matrices],

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from textlora.budgeting.machine import LayerSizes, Machine, Speed
 from textlora.settings import Precision
 from textlora.system.files import drop_stale, find_cache_folder, write_atomically
+from textlora.system.runtime import list_gpu_files
 
 _KEPT_DAYS = 30  # of entries that nobody reads
 # What a person may set, and what is measured follows from.
@@ -74,7 +75,7 @@ def _describe_machine() -> dict[str, Any]:
         "processor": _read_processor(),
         "cores": os.cpu_count(),
         "usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "gpus": _list_gpus(),
+        "gpus": list_gpu_files(),
         "environment": {name: os.environ.get(name) for name in _VARIABLES},
         "versions": {name: version(name) for name in ("textlora", "torch", "transformers", "peft")},
     }
@@ -88,12 +89,6 @@ def _read_processor() -> str:
         return platform.processor()
     found = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
     return " ".join(found[name] for name in _PROCESSOR if name in found)
-
-
-def _list_gpus() -> list[str]:
-    """What drivers show of graphics processors; without torch it cannot be told if it uses them."""
-    patterns = ("proc/driver/nvidia/gpus/*", "dev/nvidia[0-9]*", "dev/dxg", "dev/kfd")
-    return sorted(str(path) for pattern in patterns for path in Path("/").glob(pattern))
 
 
 def _fits(kept: Machine) -> bool:

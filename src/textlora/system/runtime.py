@@ -73,7 +73,12 @@ def may_have_gpu(root: Path = _ROOT) -> bool:
         return False
     if sys.platform != "linux":
         return True
-    return any(next(root.glob(name), None) for name in _GPU_FILES)
+    return bool(list_gpu_files(root))
+
+
+def list_gpu_files(root: Path = _ROOT) -> list[str]:
+    """What drivers of graphics cards show on Linux; empty where there is none."""
+    return sorted(str(path) for name in _GPU_FILES for path in root.glob(name))
 
 
 def pick_device() -> "torch.device":
