@@ -5,6 +5,7 @@ import math
 import platform
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,17 @@ def test_a_speed_is_measured_once(kept):
     assert find_planted()
 
 
+@pytest.mark.parametrize(
+    ("is_steady", "age_s", "taken"),
+    [(False, 60, True), (False, 4_000, False), (True, 4_000, True), (False, -4_000, False)],
+)
+def test_what_a_busy_machine_has_measured_counts_for_an_hour(kept, is_steady, age_s, taken):
+    stored = json.loads(kept.read_text())
+    value = PLANTED | {"is_steady": is_steady}
+    kept.write_text(json.dumps(stored | {"value": value, "measured_at": time.time() - age_s}))
+    assert (find_speed(TINY, "fp32", MACHINE) == Speed(**value)) == taken
+
+
 def test_a_speed_is_that_of_its_sizes_and_number_format(kept):
     assert not find_planted(sizes=replace(TINY, width=64))
     assert not find_planted(precision="bf16")
@@ -118,7 +130,7 @@ def test_a_gpu_that_was_not_there_makes_another_machine(kept, monkeypatch):
     original = Path.glob
 
     def glob(folder, pattern):
-        shown = [Path("/dev/nvidia7")] if pattern == "dev/nvidia[0-9]*" else []
+        shown = [Path("/dev/nvidia7")] if pattern == "dev/nvidia*" else []
         return [*original(folder, pattern), *shown]
 
     monkeypatch.setattr(Path, "glob", glob)

@@ -56,7 +56,8 @@ def test_a_plan_tells_the_speed_that_was_kept(measured):
     before = json.loads(run(cache, COMMANDS[-1])[0])["cost"]
     for path in (cache / "speed").glob("speed-*"):
         entry = json.loads(path.read_text())
-        entry["value"] = {name: value / 2 for name, value in entry["value"].items()}
+        for name in ("forward_per_s", "trained_per_s", "adapter_seconds"):
+            entry["value"][name] /= 2
         path.write_text(json.dumps(entry))
     after = json.loads(run(cache, COMMANDS[-1])[0])["cost"]
     assert after["seconds"] > 1.3 * before["seconds"]

@@ -22,6 +22,7 @@ from textlora.system.runtime import measure_peak_memory, pick_device, pick_dtype
 
 _BUDGET_S = 0.25  # of each of the four measurements
 _MOST, _LEAST = 20, 2  # repeats of each
+_STEADY = 1.5  # times as long as the fastest repeat: more, and something else is computed here
 # Imported before memory is measured, because training imports them.
 _LIBRARIES = ("sklearn.model_selection", "pyarrow.parquet", "textlora.model.adapters")
 # What training imports besides. Measured: 53 MB (torch 2.13, Linux).
@@ -34,10 +35,14 @@ def measure_speed(sizes: LayerSizes, precision: Precision) -> Speed:
     dtype = pick_dtype(precision, device)
     layer = _RandomLayer(sizes, device, dtype)
     with torch.random.fork_rng(devices=[]):  # what is drawn here must not change a training
-        forward = _time(layer.compute, device)
-        trained = _time(layer.train, device)
-        adapted = _time(lambda: layer.project(adapted=True), device)
-        plain = _time(lambda: layer.project(adapted=False), device)
+        calls = (
+            layer.compute,
+            layer.train,
+            lambda: layer.project(adapted=True),
+            lambda: layer.project(adapted=False),
+        )
+        taken = [_time(call, device) for call in calls]
+    forward, trained, adapted, plain = (statistics.median(seconds) for seconds in taken)
     # To the inputs as many again, and two products for each one of attention.
     trained_per_s = (2 * layer.operations + layer.attention) / trained
     more = (adapted - plain) / (2 * sizes.width * sizes.texts * sizes.length)
@@ -45,6 +50,7 @@ def measure_speed(sizes: LayerSizes, precision: Precision) -> Speed:
         forward_per_s=layer.operations / forward,
         trained_per_s=trained_per_s,
         adapter_seconds=max(0.0, more - 6 * sizes.rank / trained_per_s),
+        is_steady=all(statistics.median(each) < _STEADY * min(each) for each in taken),
     )
 
 
@@ -127,8 +133,8 @@ class _RandomLayer:
         return layer_norm(hidden, hidden.shape[-1:], self._norm, self._norm)
 
 
-def _time(call: Callable[[], None], device: torch.device) -> float:
-    """Median seconds of a call; the first one builds kernels and does not count."""
+def _time(call: Callable[[], None], device: torch.device) -> list[float]:
+    """Seconds of some calls; the first one builds kernels and does not count."""
     call()
     seconds: list[float] = []
     while len(seconds) < _LEAST or (sum(seconds) < _BUDGET_S and len(seconds) < _MOST):
@@ -139,4 +145,4 @@ def _time(call: Callable[[], None], device: torch.device) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds)
+    return seconds

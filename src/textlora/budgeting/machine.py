@@ -30,18 +30,21 @@ class Speed:
     """Operations a second of a pass without gradients, and of one there and back.
 
     Beside its operations an adapter takes `adapter_seconds` in training for each element that it
-    reads or writes: masks, and products too narrow to be fast.
+    reads or writes: masks, and products too narrow to be fast. `is_steady`: repeats took alike, as
+    on a machine that does nothing else.
     """
 
     forward_per_s: float
     trained_per_s: float
     adapter_seconds: float
+    is_steady: bool = True
 
     def is_sound(self) -> bool:
         """Whether every value is one that could have been measured."""
         values = (self.forward_per_s, self.trained_per_s, self.adapter_seconds)
         known = all(isinstance(value, float) and math.isfinite(value) for value in values)
-        return known and min(values[:2]) > 0.0 and self.adapter_seconds >= 0.0
+        sound = known and min(values[:2]) > 0.0 and self.adapter_seconds >= 0.0
+        return sound and isinstance(self.is_steady, bool)
 
 
 @dataclass(frozen=True)

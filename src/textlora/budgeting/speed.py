@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import sys
+import time
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ from textlora.system.files import drop_stale, find_cache_folder, write_atomicall
 from textlora.system.runtime import list_gpu_files
 
 _KEPT_DAYS = 30  # of entries that nobody reads
+_BUSY_S = 3_600.0  # after that what a busy machine has measured is measured again
 # What a person may set, and what is measured follows from.
 _VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA",
@@ -104,6 +106,10 @@ def _read(kind: str, key: dict[str, Any], entry: type[_Entry]) -> _Entry | None:
         if stored["key"] != json.loads(json.dumps(key)):
             return None
         found = entry(**stored["value"])
+        if isinstance(found, Speed) and not found.is_steady:
+            age = time.time() - float(stored["measured_at"])
+            if not 0.0 <= age < _BUSY_S:
+                return None
         path.touch()  # in use
     except (OSError, ValueError, TypeError, KeyError, RuntimeError):
         return None
@@ -115,7 +121,8 @@ def _keep(kind: str, key: dict[str, Any], entry: Machine | Speed) -> None:
         path = _find_path(kind, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         drop_stale(path.parent, _KEPT_DAYS)
-        write_atomically(path, json.dumps({"key": key, "value": asdict(entry)}))
+        stored = {"key": key, "value": asdict(entry), "measured_at": time.time()}
+        write_atomically(path, json.dumps(stored))
     except (OSError, RuntimeError):
         pass  # a full or read-only disk, or no home: it costs time the next time, nothing else
 
