@@ -106,7 +106,9 @@ def test_a_linear_head_survives_the_bundle(family, head, data_folder, tmp_path):
     tokenizer = encoder.load_tokenizer(run / "adapter", "adapter")
     with torch.no_grad():
         logits = theirs(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
-    from textlora.runs.run_folder import read_manifest
+    from textlora.prediction.openvino_backend import OpenVinoBackend
+from textlora.prediction.openvino_conversion import convert
+from textlora.runs.run_folder import read_manifest
 
     shares = (logits / read_manifest(run).temperature).softmax(dim=1).numpy()
     assert np.abs(ours - shares).max() < 1e-5
@@ -115,11 +117,11 @@ def test_a_linear_head_survives_the_bundle(family, head, data_folder, tmp_path):
 @pytest.mark.parametrize("head", ["first", "mean"])
 @pytest.mark.parametrize("family", ["bert", "mpnet", "distilbert"])
 def test_openvino_reads_what_torch_reads(family, head, tmp_path):
-    openvinobackend = pytest.importorskip("textlora.prediction.openvino_backend")
+    pytest.importorskip("openvino")
     loaded, tokenizer = load(save_encoder(tmp_path / family, family), head)
     model, tokens = loaded.model.eval(), tokenize(tokenizer, TEXTS, 64)
     engine = Engine(model, tokenizer.pad_token_id)
     expected = compute_logits(engine, tokens)
-    graph = openvinobackend.convert(model, tokenizer.pad_token_id, 32, 47)
-    backend = openvinobackend.OpenVinoBackend(graph, torch.float32, tokenizer.pad_token_id)
+    graph = convert(model, tokenizer.pad_token_id, 32, 47)
+    backend = OpenVinoBackend(graph, "float32", tokenizer.pad_token_id)
     assert np.abs(backend.compute_logits(tokens) - expected).max() < 1e-5
