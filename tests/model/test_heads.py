@@ -15,6 +15,8 @@ from textlora.model.engine import Engine
 from textlora.model.heads import pool
 from textlora.model.shapes import find_new_parameters, read_shapes
 from textlora.model.torch_backend import compute_logits
+from textlora.prediction.openvino_backend import OpenVinoBackend
+from textlora.prediction.openvino_conversion import convert
 from textlora.prediction.predictor import Predictor
 from textlora.settings import ModelSettings, load_recipe
 from textlora.system.progress import Reporter
@@ -106,9 +108,7 @@ def test_a_linear_head_survives_the_bundle(family, head, data_folder, tmp_path):
     tokenizer = encoder.load_tokenizer(run / "adapter", "adapter")
     with torch.no_grad():
         logits = theirs(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
-    from textlora.prediction.openvino_backend import OpenVinoBackend
-from textlora.prediction.openvino_conversion import convert
-from textlora.runs.run_folder import read_manifest
+    from textlora.runs.run_folder import read_manifest
 
     shares = (logits / read_manifest(run).temperature).softmax(dim=1).numpy()
     assert np.abs(ours - shares).max() < 1e-5
