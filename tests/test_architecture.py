@@ -57,6 +57,7 @@ def test_the_page_about_the_architecture_shows_every_room(room):
     sentence = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text("utf-8")))
     assert f"`{room}`" in ARCHITECTURE
     assert (sentence or "").partition("\n")[0] in " ".join(ARCHITECTURE.split())
+    assert f">{room}</text>" in (ROOT / "docs" / "images" / "rooms.svg").read_text("utf-8")
 
 
 @pytest.mark.parametrize("path", re.findall(r"`((?:\w+/)+\w+\.(?:py|md|toml))`", ARCHITECTURE))
