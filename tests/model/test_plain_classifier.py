@@ -15,6 +15,7 @@ from textlora.errors import ModelError
 from textlora.model.adapters import find_wrapped_modules, merge_adapter
 from textlora.model.batching import make_batch, tokenize
 from textlora.model.encoder_config import parse_encoder_config, read_encoder_config
+from textlora.model.encoder_files import list_loaded_weights
 from textlora.model.engine import Engine
 from textlora.model.plain_classifier import merge_plain
 from textlora.prediction.predictor import Predictor
@@ -54,6 +55,8 @@ def test_weights_and_logits_are_those_of_the_libraries_to_the_bit(saved):
     assert sorted(found) == sorted(expected)
     for name, tensor in expected.items():
         assert torch.equal(found[name], tensor), name
+        # Kernels add up in an order that follows from where in a cache line their numbers start.
+        assert found[name].data_ptr() % 64 == tensor.data_ptr() % 64, name
     tokens = tokenize(loaded.tokenizer, TEXTS, 64)
     batch = make_batch(tokens, np.arange(len(tokens)))
     with torch.inference_mode():
@@ -106,6 +109,48 @@ def test_old_names_of_norms_and_no_prefix_are_understood(tmp_path):
     found = opened.merge().model
     assert not type(found).__module__.startswith("transformers")
     assert all(torch.equal(value, expected[name]) for name, value in found.state_dict().items())
+
+
+def cut_in_parts(folder):
+    """The weights in two files and an index, as large checkpoints are saved."""
+    weights = load_file(folder / "model.safetensors")
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    places = {name: names[place % 2] for place, name in enumerate(weights)}
+    for path in names:
+        part = {name: weights[name] for name in weights if places[name] == path}
+        save_file(part, folder / path, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
+    (folder / "model.safetensors").unlink()
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_copies_beside_the_weights_are_not_read(parts, tmp_path):
+    run = make_run(tmp_path, "bert")
+    expected = merge_adapter(load_run(run).model).state_dict()
+    folder = tmp_path / "encoder"
+    others = {name: value + 1 for name, value in load_file(folder / "model.safetensors").items()}
+    if parts:
+        cut_in_parts(folder)
+    for name in ("model.fp16.safetensors", "model_quantized.safetensors"):
+        save_file(others, folder / name, metadata={"format": "pt"})
+    found = open_run_of_changed_encoder(run).merge().model
+    assert not type(found).__module__.startswith("transformers")
+    assert all(torch.equal(value, expected[name]) for name, value in found.state_dict().items())
+
+
+def test_what_transformers_loads_is_plain_or_left_to_it(tmp_path):
+    folder = save_encoder(tmp_path / "encoder")
+    assert list_loaded_weights(folder) == [folder / "model.safetensors"]
+    (folder / "adapter_config.json").write_text("{}")
+    assert list_loaded_weights(folder) == []
+    (folder / "adapter_config.json").unlink()
+    cut_in_parts(folder)
+    assert len(list_loaded_weights(folder)) == 2
+    next(folder.glob("model-*")).unlink()
+    assert list_loaded_weights(folder) == []
+    (folder / "model.safetensors.index.json").write_text("[]")
+    assert list_loaded_weights(folder) == []
 
 
 def open_run_of_changed_encoder(run):

@@ -56,6 +56,7 @@ _DISTILBERT = {
 _UNUSUAL = (
     "is_decoder", "add_cross_attention", "chunk_size_feed_forward", "quantization_config",
     "tie_encoder_decoder", "pruned_heads", "auto_map", "is_encoder_decoder", "attribute_map",
+    "transformers_weights",
 )  # fmt: skip
 
 

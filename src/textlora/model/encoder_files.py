@@ -191,6 +191,24 @@ def list_weights(folder: Path) -> list[Path]:
     return sorted(folder.glob("model*.safetensors"))
 
 
+def list_loaded_weights(folder: Path) -> list[Path]:
+    """Those of the weight files that transformers loads: one, or the parts that an index names.
+
+    Beside them there may be copies in other formats. Empty where it is not plain which it takes.
+    """
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if (folder / "adapter_config.json").exists():
+        return []  # it would load the encoder that is named there
+    if whole.is_file():
+        return [whole]
+    try:
+        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        paths = [folder / name for name in sorted(names)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    return paths if all(path.is_file() for path in paths) else []
+
+
 def has_vocabulary(folder: Path) -> bool:
     """Whether a tokenizer lies in `folder`."""
     return any(next(folder.glob(name), None) for name in _VOCABULARY)

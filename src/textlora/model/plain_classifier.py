@@ -68,8 +68,10 @@ def merge_plain(
     modules = [name for name, _ in model.named_modules()]
     whole = [n for n in modules if n.endswith(tuple(adapter.settings["modules_to_save"] or ()))]
     matrices = [n for n in linears if _is_target(n, adapter.settings["target_modules"])]
+    # Copied, as PEFT does: in a file they start at any byte, and where a kernel finds its numbers
+    # decides in which order it adds them up.
     weights = {
-        name.removeprefix(_WRAPPER): tensor
+        name.removeprefix(_WRAPPER): tensor.clone()
         for name, tensor in adapter.weights.items()
         if name.startswith(_WRAPPER)
     }

@@ -73,7 +73,7 @@ class LoadedRun:
             read_encoder_config(self.encoder.folder),
             self.recipe.model.head,
             len(self.labels),
-            lambda: _read_weights(*encoder_files.list_weights(self.encoder.folder)),
+            lambda: _read_weights(*encoder_files.list_loaded_weights(self.encoder.folder)),
             _read_adapter(self._adapter),
         )
         if merged is not None:
