@@ -29,15 +29,15 @@ with open(sys.argv[1], "w") as stream:
 def start(tmp_path):
     """A command in a fresh process: its exit code, and the packages that it has imported."""
 
-    def run(*words):
+    def run(*words, code=0):
         path = tmp_path / "modules.json"
         words = [str(word) for word in words]
         process = subprocess.run(
             [sys.executable, "-c", RUN, path, *words],
             capture_output=True, text=True, check=True, env=dict(os.environ),
         )  # fmt: skip
-        code, modules = json.loads(path.read_text())
-        assert code == 0, process.stderr
+        found, modules = json.loads(path.read_text())
+        assert found == code, process.stderr
         return set(modules)
 
     return run
@@ -97,3 +97,20 @@ def test_prediction_with_a_converted_backend_needs_no_torch(start, tmp_path, con
 
 def test_an_evaluation_needs_neither_transformers_nor_peft(start, tiny_run):
     assert not start("evaluate", tiny_run) & {"transformers", "peft", "datasets", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--data", "nowhere.csv"), 3),
+        (("--data", "unlabelled.csv"), 3),
+        (("--data", "embedded:headlines", "--set", "training.learning_rat=1"), 2),
+    ],
+)
+def test_a_mistake_on_the_command_line_of_train_is_told_before_torch_is_loaded(
+    start, tmp_path, monkeypatch, words, code
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "unlabelled.csv").write_text("text\none\ntwo\n")
+    found = start("train", "--recipe", "quickstart", *words, code=code)
+    assert not found & {"torch", "transformers", "peft", "sklearn"}

@@ -52,7 +52,6 @@ def train(
     from textlora.data.labelled_texts import load_labelled_texts
     from textlora.data.sources import read_splits
     from textlora.runs.run_folder import VISUALIZATIONS
-    from textlora.training.pipeline import copy_pictures, train_run
 
     flags = {"data__source": data, "model__name": model, "data__corrections": corrections}
     resolved = load_budgeted(recipe, settings or (), flags, budget)
@@ -69,6 +68,9 @@ def train(
         resolved = fitted.recipe
         for line in fitted.describe():
             report.say(line)
+    # Behind the checks: who has mistyped a name does not wait for torch.
+    from textlora.training.pipeline import copy_pictures, train_run
+
     if seeds is not None:
         from textlora.training.repeats import train_repeats
 
