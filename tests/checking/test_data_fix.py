@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import asdict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -50,6 +51,13 @@ def test_a_repaired_copy_passes_the_check_and_can_be_trained_on(tmp_path):
     assert [(row["text"], row["label"]) for row in rows[:60]] == ROWS
     assert rows[-1]["text"] == "the coach’s team is 'here"
     assert source.read_bytes() == before
+
+
+def test_what_was_mended_can_be_told_as_json(tmp_path):
+    source = write_csv(tmp_path / "rows.csv", [*ROWS, *BROKEN])
+    told = json.loads(json.dumps([asdict(item) for item in fix(source, tmp_path / "fixed")]))
+    assert told[0]["changed"] == {"texts repaired": 1, "labels unified": 1}
+    assert told[0]["removed"]["no label"] == 1
 
 
 def test_files_with_other_columns_lose_nothing(tmp_path):

@@ -209,6 +209,22 @@ def test_pickled_weights_and_remote_code_are_never_run(tmp_path, tiny_bert):
         locate(folder)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layer_norm_eps": 1}, "config.json: Field 'layer_norm_eps' expected float, got int"),
+        ({"hidden_size": "32"}, "config.json: Field 'hidden_size' expected int, got str"),
+        ({"id2label": ["a"]}, "give an encoder folder"),
+    ],
+)
+def test_a_config_with_a_value_of_another_kind_is_refused(tmp_path, tiny_bert, change, message):
+    folder = shutil.copytree(tiny_bert, tmp_path / "bert")
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(values | change))
+    with pytest.raises(ModelError, match=message):
+        encoder.load_config(locate(folder), LABELS)
+
+
 def test_a_config_that_names_its_own_code_is_refused_without_asking(tmp_path, tiny_bert):
     folder = tmp_path / "model"
     shutil.copytree(tiny_bert, folder)

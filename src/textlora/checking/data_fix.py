@@ -157,7 +157,7 @@ def _write_rows(
             values[label_column] = labels[place]
         writer.writerow(values)
     reasons = Counter(reason.partition(":")[0] for reason in doomed.values())
-    return SplitFix("", len(labels) - len(doomed), +changed, reasons)
+    return SplitFix("", len(labels) - len(doomed), dict(+changed), dict(reasons))
 
 
 def _read_label(cell: Any, settings: DataSettings) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -69,10 +70,13 @@ def load_config(
         config = AutoConfig.from_pretrained(
             files.folder, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"model {files.name!r}: {shorten_message(error)}; give an encoder folder"
         ) from None
+    except StrictDataclassError as error:  # its own first line has the field, not what is wrong
+        reason = shorten_message(error.__cause__ or error)
+        raise ModelError(f"model {files.name!r}: config.json: {reason}; mend it") from None
     if config.model_type not in KNOWN:
         raise ModelError(
             f"model {files.name!r}: {config.model_type} is none of the encoders that textlora "
