@@ -10,7 +10,7 @@ from textlora.model.engine import Engine
 from textlora.model.logits import Check, compute_by_groups, go_on
 from textlora.model.number_format import cast_frozen
 from textlora.model.prefix import Prefix
-from textlora.system.runtime import pick_device
+from textlora.system.runtime import pick_device, use_one_thread
 
 
 class TorchBackend:
@@ -21,7 +21,8 @@ class TorchBackend:
 
     def __init__(self, model: nn.Module, heads: list[str], dtype: torch.dtype, pad_id: int) -> None:
         self.identity = f"torch {str(dtype).removeprefix('torch.')}"
-        cast_frozen(model, heads, dtype)
+        with use_one_thread():
+            cast_frozen(model, heads, dtype)
         self.engine = Engine(model.to(pick_device()).eval(), pad_id)
         self.engine.pack_weights()
 

@@ -26,6 +26,7 @@ from textlora.runs.run_folder import (
 )
 from textlora.settings import ModelSettings, Recipe, load_recipe
 from textlora.system.files import find_damage, find_pickle
+from textlora.system.runtime import use_one_thread
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -69,13 +70,14 @@ class LoadedRun:
         from textlora.model import plain_classifier
 
         self._check_encoder()
-        merged = plain_classifier.merge_plain(
-            read_encoder_config(self.encoder.folder),
-            self.recipe.model.head,
-            len(self.labels),
-            lambda: _read_weights(*encoder_files.list_loaded_weights(self.encoder.folder)),
-            _read_adapter(self._adapter),
-        )
+        with use_one_thread():
+            merged = plain_classifier.merge_plain(
+                read_encoder_config(self.encoder.folder),
+                self.recipe.model.head,
+                len(self.labels),
+                lambda: _read_weights(*encoder_files.list_loaded_weights(self.encoder.folder)),
+                _read_adapter(self._adapter),
+            )
         if merged is not None:
             return merged
         from textlora.model.adapters import find_wrapped_modules, merge_adapter

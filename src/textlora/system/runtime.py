@@ -9,7 +9,8 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -167,6 +168,22 @@ def count_threads() -> int:
     import torch
 
     return torch.get_num_threads()
+
+
+@contextmanager
+def use_one_thread() -> Iterator[None]:
+    """Inside, torch computes with one thread: for many small steps, between which others only wait.
+
+    They wait by turning in circles, which takes as much of the processor as computing does.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def measure_peak_memory(device: "torch.device") -> int:
