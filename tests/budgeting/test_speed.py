@@ -2,9 +2,11 @@
 
 import json
 import math
+import os
 import platform
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +73,30 @@ def test_a_speed_is_that_of_its_sizes_and_number_format(kept):
     assert find_planted(machine=replace(MACHINE, library_bytes=5))
 
 
+@pytest.mark.parametrize(("seconds", "is_taken"), [(60, True), (-1, False)])
+def test_a_speed_may_be_kept_for_a_time(kept, seconds, is_taken):
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"until": time.time() + seconds}))
+    assert find_planted() is is_taken
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="only Linux says what others compute")
+def test_what_was_measured_beside_other_work_is_kept_for_minutes(kept):
+    kept.unlink()
+    words = [sys.executable, "-c", "print(flush=True)\nwhile True: pass"]
+    others = [
+        subprocess.Popen(words, stdout=subprocess.PIPE) for _ in range(os.cpu_count() or 1)
+    ]  # fmt: skip
+    try:
+        for process in others:
+            process.stdout.readline()  # it has started
+        find_speed(TINY, "fp32", MACHINE)
+    finally:
+        for process in others:
+            process.kill()
+            process.communicate()
+    assert 0 < json.loads(kept.read_text())["until"] - time.time() <= 600
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[]", b"7", b"\xff\xfe", b'{"value": {}}', b"null", b"[" * 100_000],
@@ -102,7 +128,7 @@ def test_an_entry_under_the_name_of_another_is_measured_anew(kept):
     assert not find_planted()
 
 
-@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"])
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_DYNAMIC", "CUDA_VISIBLE_DEVICES"])
 def test_other_surroundings_are_another_machine(kept, monkeypatch, name):
     assert find_planted()
     monkeypatch.setenv(name, "3")

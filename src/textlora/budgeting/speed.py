@@ -2,7 +2,7 @@
 
 An entry of the cache folder is keyed by all that changes what would be measured. It is only there
 to save time: one that is damaged or of another machine is measured anew, and one that cannot be
-written is done without.
+written is done without. What was measured while others computed here is kept for minutes only.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import sys
+import time
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,11 +21,10 @@ from textlora.settings import Precision
 from textlora.system.files import drop_stale, find_cache_folder, write_atomically
 
 _KEPT_DAYS = 30  # of entries that nobody reads
-# What a person may set, and what is measured follows from.
-_VARIABLES = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA",
-    "DNNL_MAX_CPU_ISA", "CUDA_VISIBLE_DEVICES",
-)  # fmt: skip
+_DISTURBED_S = 600.0  # for which a speed is kept that was measured beside other work
+_SPARE_CORES = 0.3  # what a machine at rest computes besides
+# How what begins so is set, what is measured follows from.
+_VARIABLES = ("OMP_", "MKL_", "GOMP_", "ATEN_", "ONEDNN_", "DNNL_", "CUDA_VISIBLE_DEVICES")
 # Of /proc/cpuinfo; the latter three are those of ARM.
 _PROCESSOR = ("model name", "flags", "CPU implementer", "CPU part", "Features")
 
@@ -61,8 +61,13 @@ def find_speed(sizes: LayerSizes, precision: Precision, machine: Machine) -> Spe
     if found is None:
         from textlora.budgeting.layer_timing import measure_speed
 
+        begin, others = time.monotonic(), _count_others()
         found = measure_speed(sizes, precision)
-        _keep("speed", key, found)
+        taken = (_count_others() - others) / (time.monotonic() - begin)
+        cores = os.cpu_count() or 1
+        # Threads that wait for each other are many times slower where they share their cores.
+        is_disturbed = taken > _SPARE_CORES and taken + machine.num_threads > cores + _SPARE_CORES
+        _keep("speed", key, found, time.time() + _DISTURBED_S if is_disturbed else None)
     return found
 
 
@@ -75,7 +80,7 @@ def _describe_machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "gpus": _list_gpus(),
-        "environment": {name: os.environ.get(name) for name in _VARIABLES},
+        "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(_VARIABLES)},
         "versions": {name: version(name) for name in ("textlora", "torch", "transformers", "peft")},
     }
 
@@ -96,6 +101,17 @@ def _list_gpus() -> list[str]:
     return sorted(str(path) for pattern in patterns for path in Path("/").glob(pattern))
 
 
+def _count_others() -> float:
+    """Seconds that other processes have computed on all cores; 0 where the system does not say."""
+    try:
+        line = Path("/proc/stat").read_text("utf-8").partition("\n")[0]
+        user, nice, system, _idle, _waiting, *rest = map(int, line.split()[1:9])
+        ticks = user + nice + system + sum(rest)
+        return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
+    except (OSError, ValueError, AttributeError):
+        return 0.0
+
+
 def _fits(kept: Machine) -> bool:
     """Whether a kept entry is right for this process, which may have changed its threads."""
     torch = sys.modules.get("torch")
@@ -106,21 +122,25 @@ def _read(kind: str, key: dict[str, Any], entry: type[_Entry]) -> _Entry | None:
     try:
         path = _find_path(kind, key)
         stored = json.loads(path.read_text("utf-8"))
-        if stored["key"] != json.loads(json.dumps(key)):
+        until = stored.get("until")
+        if stored["key"] != json.loads(json.dumps(key)) or (until and time.time() > until):
             return None
         found = entry(**stored["value"])
         path.touch()  # in use
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
         return None
     return found if found.is_sound() else None
 
 
-def _keep(kind: str, key: dict[str, Any], entry: Machine | Speed) -> None:
+def _keep(
+    kind: str, key: dict[str, Any], entry: Machine | Speed, until: float | None = None
+) -> None:
+    """Write an entry; `until` is the time, in seconds since 1970, from which it is not taken."""
     try:
         path = _find_path(kind, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         drop_stale(path.parent, _KEPT_DAYS)
-        write_atomically(path, json.dumps({"key": key, "value": asdict(entry)}))
+        write_atomically(path, json.dumps({"key": key, "value": asdict(entry), "until": until}))
     except (OSError, RuntimeError):
         pass  # a full or read-only disk, or no home: it costs time the next time, nothing else
 
