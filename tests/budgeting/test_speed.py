@@ -114,7 +114,7 @@ def test_an_entry_under_the_name_of_another_is_measured_anew(kept):
     assert not find_planted()
 
 
-@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"])
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_DYNAMIC", "CUDA_VISIBLE_DEVICES"])
 def test_other_surroundings_are_another_machine(kept, monkeypatch, name):
     assert find_planted()
     monkeypatch.setenv(name, "3")

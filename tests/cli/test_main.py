@@ -754,3 +754,26 @@ def test_an_unknown_tracker_is_refused_before_training(
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].startswith("textlora: --track: 'neptune' is unknown; known: tensor")
     assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, "passive"),
+        ({"OMP_WAIT_POLICY": "active"}, "active"),
+        ({"GOMP_SPINCOUNT": "9"}, None),
+        ({"KMP_BLOCKTIME": "9"}, None),
+    ],
+)
+def test_threads_that_wait_rest_unless_the_user_says_otherwise(said, expected):
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    environment = {key: value for key, value in os.environ.items() if key not in names} | said
+    code = (
+        "import os\nfrom textlora.cli.main import main\n"
+        "try: main(['--version'])\nexcept SystemExit: pass\n"
+        "print(os.environ.get('OMP_WAIT_POLICY'))"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert process.stdout.splitlines()[-1] == str(expected)

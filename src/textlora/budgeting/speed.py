@@ -23,11 +23,8 @@ from textlora.system.runtime import list_gpu_files
 
 _KEPT_DAYS = 30  # of entries that nobody reads
 _BUSY_S = 3_600.0  # after that what a busy machine has measured is measured again
-# What a person may set, and what is measured follows from.
-_VARIABLES = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA",
-    "DNNL_MAX_CPU_ISA", "CUDA_VISIBLE_DEVICES",
-)  # fmt: skip
+# How what begins so is set, what is measured follows from.
+_VARIABLES = ("OMP_", "MKL_", "GOMP_", "ATEN_", "ONEDNN_", "DNNL_", "CUDA_VISIBLE_DEVICES")
 # Of /proc/cpuinfo; the latter three are those of ARM.
 _PROCESSOR = ("model name", "flags", "CPU implementer", "CPU part", "Features")
 
@@ -78,7 +75,7 @@ def _describe_machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "gpus": list_gpu_files(),
-        "environment": {name: os.environ.get(name) for name in _VARIABLES},
+        "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(_VARIABLES)},
         "versions": {name: version(name) for name in ("textlora", "torch", "transformers", "peft")},
     }
 

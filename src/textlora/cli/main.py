@@ -73,6 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     _quieten_libraries(debug)
+    _let_threads_rest()
     _accept_all_names()
     previous = signal.signal(signal.SIGTERM, _stop)
     try:
@@ -116,6 +117,16 @@ def _quieten_libraries(debug: bool) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if not debug:  # some encoders tell how they compute, on lines of their own
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+def _let_threads_rest() -> None:
+    """Threads that wait give their core away, unless the user has said how they wait.
+
+    By default they turn in circles. Where anything else wants a core, the thread that the others
+    wait for cannot run then, and everything takes several times as long (docs/experiments.md).
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & set(os.environ):
+        os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
 def _accept_all_names() -> None:
