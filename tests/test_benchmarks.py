@@ -305,3 +305,9 @@ def test_train_vs_peers(out):
     for name, values in found["contenders"].items():
         assert_has_fields(values, committed["contenders"][name])
     assert found["tuned_peer"] == peer
+
+
+def test_waiting_threads(out, tiny_run):
+    found = run("waiting_threads", out, "--texts", 4, "--rounds", 1, "--run", tiny_run)
+    assert found["ratio"].keys() == {"alone", "one core taken"}
+    assert len(found["samples"]) == 4
