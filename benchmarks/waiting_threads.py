@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 OUT = Path(__file__).parent / "results" / "waiting_threads.json"
-# KMP_BLOCKTIME at its default says how threads wait without changing it: textlora then sets nothing.
+# KMP_BLOCKTIME at its default changes nothing, but textlora sees that the user has decided.
 POLICIES = {"resting": {"OMP_WAIT_POLICY": "passive"}, "as torch waits": {"KMP_BLOCKTIME": "200"}}
 BUSY = "print(flush=True)\nwhile True: pass"
 
