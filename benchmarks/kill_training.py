@@ -280,8 +280,10 @@ def main() -> None:
     random.seed(options.seed)
     # Imported before the first fork; no thread is started and nothing computed here.
     import peft  # noqa: F401
-    import transformers
+    import sklearn.model_selection  # noqa: F401
+    import transformers.models.bert.modeling_bert
 
+    import textlora.budgeting.layer_timing
     import textlora.training.pipeline  # noqa: F401
 
     transformers.AutoModelForSequenceClassification  # noqa: B018 - loads what is loaded lazily
