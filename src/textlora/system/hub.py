@@ -2,8 +2,6 @@
 
 import os
 import threading
-import urllib.error
-import urllib.request
 
 _TIMEOUT_S = 5.0
 
@@ -31,6 +29,9 @@ def go_offline() -> None:
 
 
 def _ask(endpoint: str) -> bool:
+    import urllib.error
+    import urllib.request
+
     try:
         request = urllib.request.Request(endpoint, method="HEAD")
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S):
