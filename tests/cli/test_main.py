@@ -1,5 +1,6 @@
 """The commands as a user meets them: output, one line of error, exit code, no traceback."""
 
+import gc
 import json
 import os
 import shlex
@@ -777,3 +778,10 @@ def test_threads_that_wait_rest_unless_the_user_says_otherwise(said, expected):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
     assert process.stdout.splitlines()[-1] == str(expected)
+
+
+def test_a_program_that_calls_a_command_keeps_its_garbage_collector_as_it_was():
+    before = gc.get_threshold()
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert gc.get_threshold() == before

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from textlora.errors import ModelError
-from textlora.model import encoder_files
+from textlora.model import encoder_files, encoder_weights
 from textlora.settings import ModelSettings
 from textlora.system.files import describe_files
 
@@ -54,10 +54,10 @@ def test_without_the_hub_the_exit_is_quick_and_names_the_ways_out(tmp_path, tiny
 def test_tensor_names_come_from_the_header_alone(tmp_path):
     path = tmp_path / "model.safetensors"
     save_file({"a": torch.zeros(2), "b.c": torch.ones(3)}, path, metadata={"format": "pt"})
-    assert sorted(encoder_files.read_tensor_names(path)) == ["a", "b.c"]
+    assert sorted(encoder_weights.read_tensor_names(path)) == ["a", "b.c"]
     path.write_bytes(b"short")
     with pytest.raises(ModelError, match="not a safetensors file"):
-        encoder_files.read_tensor_names(path)
+        encoder_weights.read_tensor_names(path)
 
 
 def test_the_fingerprint_sees_one_changed_bit(tmp_path, tiny_bert):

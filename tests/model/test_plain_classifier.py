@@ -15,7 +15,7 @@ from textlora.errors import ModelError
 from textlora.model.adapters import find_wrapped_modules, merge_adapter
 from textlora.model.batching import make_batch, tokenize
 from textlora.model.encoder_config import parse_encoder_config, read_encoder_config
-from textlora.model.encoder_files import list_loaded_weights
+from textlora.model.encoder_weights import list_loaded_weights
 from textlora.model.engine import Engine
 from textlora.model.plain_classifier import merge_plain
 from textlora.prediction.predictor import Predictor

@@ -4,6 +4,7 @@ Results go to stdout, messages and progress to stderr. Heavy modules are importe
 that needs them, so that `--help` is quick.
 """
 
+import gc
 import io
 import os
 import shlex
@@ -28,6 +29,9 @@ from textlora.cli.sweep import sweep
 from textlora.cli.train import train
 from textlora.errors import TextloraError, UnfinishedError
 
+# Objects made between two searches for cycles. Imported libraries make hundreds of thousands, with
+# hardly a cycle among them; looking for one at every 700th takes much of a start.
+_GC_THRESHOLD = 200_000
 _INTERRUPTED = 130  # of a shell: 128 and the number of the signal
 
 app = typer.Typer(
@@ -75,7 +79,8 @@ def main(arguments: list[str] | None = None) -> None:
     _quieten_libraries(debug)
     _let_threads_rest()
     _accept_all_names()
-    previous = signal.signal(signal.SIGTERM, _stop)
+    previous, thresholds = signal.signal(signal.SIGTERM, _stop), gc.get_threshold()
+    gc.set_threshold(_GC_THRESHOLD)
     try:
         code = _call([word for word in words if word != "--debug"])
     except TextloraError as error:
@@ -97,6 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = _fail(f"{error.filename or 'file'}: {reason}; check the path", 1, debug)
     finally:
         signal.signal(signal.SIGTERM, previous)
+        gc.set_threshold(*thresholds)
     sys.exit(code)
 
 

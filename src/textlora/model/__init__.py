@@ -9,7 +9,9 @@ Modules:
     encoder           Pretrained encoders and their tokenizers, loaded with a head for our labels.
     encoder_config    The sizes of an encoder of a well-known family, read off its config.json
                       without transformers.
-    encoder_files     Where the files of a pretrained encoder lie, and what they hold.
+    encoder_files     Where the files of a pretrained encoder lie, and fingerprints of them.
+    encoder_weights   The weight files of an encoder: which there are, which are loaded, and the
+                      names in them.
     engine            The forward pass of a classifier over real tokens only.
     heads             Linear heads: one layer over the first token of a text or over the mean of
                       all its tokens.

@@ -1,4 +1,4 @@
-"""Where the files of a pretrained encoder lie, and what they hold.
+"""Where the files of a pretrained encoder lie, and fingerprints of them.
 
 A model is a Hub id, a folder, or `embedded:minilm`. Once it is found it is a local folder, and
 nothing after that opens a socket. Weights that are not safetensors are not files of a model here.
@@ -7,7 +7,6 @@ nothing after that opens a socket. Weights that are not safetensors are not file
 import hashlib
 import importlib.metadata
 import json
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from textlora.errors import ModelError, shorten_message
+from textlora.model.encoder_weights import list_weights
 from textlora.settings import ModelSettings
 from textlora.system.files import compute_sha256, expand_home
 from textlora.system.hub import is_hub_reachable
@@ -186,48 +186,9 @@ def compute_fingerprint(folder: Path) -> Fingerprint:
     )
 
 
-def list_weights(folder: Path) -> list[Path]:
-    """The weight files in `folder`, in the order of their names."""
-    return sorted(folder.glob("model*.safetensors"))
-
-
-def list_loaded_weights(folder: Path) -> list[Path]:
-    """Those of the weight files that transformers loads: one, or the parts that an index names.
-
-    Beside them there may be copies in other formats. Empty where it is not plain which it takes.
-    """
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if (folder / "adapter_config.json").exists():
-        return []  # it would load the encoder that is named there
-    if whole.is_file():
-        return [whole]
-    try:
-        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-        paths = [folder / name for name in sorted(names)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []
-    return paths if all(path.is_file() for path in paths) else []
-
-
 def has_vocabulary(folder: Path) -> bool:
     """Whether a tokenizer lies in `folder`."""
     return any(next(folder.glob(name), None) for name in _VOCABULARY)
-
-
-def read_tensor_names(path: Path) -> list[str]:
-    """Names in a safetensors file: 8 bytes of header length, then a JSON header.
-
-    Raises:  ModelError if it is not one.
-    """
-    try:
-        with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > 100_000_000:  # the format's own limit
-                raise ValueError("header too large")
-            header = json.loads(stream.read(length))
-    except (OSError, ValueError, struct.error) as error:
-        raise ModelError(f"{path}: not a safetensors file ({error}); fetch it again") from None
-    return [name for name in header if name != "__metadata__"]
 
 
 def _locate_embedded() -> Path:
@@ -261,12 +222,6 @@ def _hash_once(path: Path) -> str:
 @cache
 def _hash(path: Path, *_facts: int) -> str:
     return compute_sha256(path)
-
-
-def rename_stored(name: str) -> str:
-    """A tensor's name as models have it: old checkpoints call a norm's values gamma and beta."""
-    name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
-    return name.replace("LayerNorm.beta", "LayerNorm.bias")
 
 
 def _locate_on_hub(name: str, revision: str) -> Path:

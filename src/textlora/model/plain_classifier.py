@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from textlora.model.encoder_config import PACKED_FAMILIES, EncoderConfig, name_encoder
-from textlora.model.encoder_files import rename_stored
+from textlora.model.encoder_weights import rename_stored
 from textlora.model.plain_modules import build_classifier
 from textlora.settings import Head
 

@@ -11,13 +11,8 @@ from typing import Any
 
 from textlora.model import encoder_config
 from textlora.model.encoder_config import PACKED_FAMILIES, EncoderConfig, name_encoder
-from textlora.model.encoder_files import (
-    list_weights,
-    locate_config,
-    read_shipped_config,
-    read_tensor_names,
-    rename_stored,
-)
+from textlora.model.encoder_files import locate_config, read_shipped_config
+from textlora.model.encoder_weights import list_weights, read_tensor_names, rename_stored
 from textlora.settings import Head, ModelSettings
 
 Parameters = dict[str, tuple[int, ...]]

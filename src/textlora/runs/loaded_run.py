@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from textlora.errors import ModelError, SettingsError, shorten_message
-from textlora.model import encoder_files
+from textlora.model import encoder_files, encoder_weights
 from textlora.model.encoder_config import read_encoder_config
 from textlora.model.encoder_files import EncoderFiles
 from textlora.model.tokenizer import check_tokenizer, read_tokenizer
@@ -75,7 +75,7 @@ class LoadedRun:
                 read_encoder_config(self.encoder.folder),
                 self.recipe.model.head,
                 len(self.labels),
-                lambda: _read_weights(*encoder_files.list_loaded_weights(self.encoder.folder)),
+                lambda: _read_weights(*encoder_weights.list_loaded_weights(self.encoder.folder)),
                 _read_adapter(self._adapter),
             )
         if merged is not None:
