@@ -51,6 +51,7 @@ def train(
     from textlora.checking.data_check import check_splits
     from textlora.data.labelled_texts import load_labelled_texts
     from textlora.data.sources import read_splits
+    from textlora.model.encoder_files import locate_encoder
     from textlora.runs.run_folder import VISUALIZATIONS
 
     flags = {"data__source": data, "model__name": model, "data__corrections": corrections}
@@ -68,7 +69,8 @@ def train(
         resolved = fitted.recipe
         for line in fitted.describe():
             report.say(line)
-    # Behind the checks: who has mistyped a name does not wait for torch.
+    # Before torch is imported: who has mistyped a name does not wait for it.
+    locate_encoder(resolved.model)
     from textlora.training.pipeline import copy_pictures, train_run
 
     if seeds is not None:
